@@ -1,0 +1,78 @@
+"""Files and folders that appear whole or not at all."""
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from .errors import UserError
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path` that becomes `path` when the block ends well, and vanishes otherwise.
+
+    What killed processes left of earlier tries is taken away first. Raises UserError when `path` exists.
+    """
+    if path.exists():
+        raise UserError(
+            path,
+            found="it exists already",
+            rule="Finished results are never written over",
+            remedy="Choose another folder, or delete this one",
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(path)
+    partial = path.parent / f".{path.name}.partial-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+    partial.mkdir()
+    try:
+        yield partial
+        sync_tree(partial)
+        os.rename(partial, path)
+        _sync_folder(path.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replaces a file's content in one step: readers see the old or the new, never a part."""
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    partial.write_text(text, encoding="utf-8")
+    _sync_file(partial)
+    os.replace(partial, path)
+    _sync_folder(path.parent)
+
+
+def sync_tree(folder: Path) -> None:
+    """Makes the disk keep every file below a folder before its name says that it is whole."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            _sync_file(path)
+    for path in [*(p for p in folder.rglob("*") if p.is_dir()), folder]:
+        _sync_folder(path)
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":  # Windows cannot open a folder
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove_leftovers(path: Path) -> None:
+    for partial in path.parent.glob(f".{path.name}.partial-*"):
+        owner = partial.name.removeprefix(f".{path.name}.partial-").split("-")[0]
+        if owner.isdigit() and not psutil.pid_exists(int(owner)):
+            shutil.rmtree(partial, ignore_errors=True)

@@ -1,0 +1,33 @@
+"""Where patches lie in a volume."""
+
+import numpy as np
+
+from .volume import Shape
+
+
+def random_start(shape: Shape, patch: Shape, rng: np.random.Generator) -> np.ndarray:
+    """First voxel (3,) of a patch placed uniformly; where the volume is smaller it lies whole inside."""
+    slack = np.subtract(shape, patch)
+    return rng.integers(np.minimum(slack, 0), np.maximum(slack, 0), endpoint=True)
+
+
+def centred_start(centre: np.ndarray, patch: Shape) -> np.ndarray:
+    """First voxel (3,) of the patch with `centre` exactly in its middle; it may reach over the border."""
+    return centre - np.array(patch) // 2
+
+
+def read_box(array: object, start: np.ndarray, size: Shape) -> np.ndarray:
+    """The box of the last three axes of a store's array, 0 where it reaches over the border.
+
+    0 is the mean of a z-scored image and the background of a label map.
+    """
+    shape: tuple[int, ...] = array.shape  # type: ignore[attr-defined]
+    lead, extent = shape[:-3], np.array(shape[-3:])
+    low, high = np.maximum(start, 0), np.minimum(start + size, extent)
+    out = np.zeros((*lead, *size), dtype=array.dtype)  # type: ignore[attr-defined]
+    if (high <= low).any():
+        return out
+    source = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+    target = tuple(slice(int(a), int(b)) for a, b in zip(low - start, high - start, strict=True))
+    out[(..., *target)] = array[(slice(None),) * len(lead) + source]  # type: ignore[index]
+    return out

@@ -1,0 +1,198 @@
+"""The cases of a data set: which volumes there are, which label belongs to which, and whose they are."""
+
+import csv
+import difflib
+import glob
+import os
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from .errors import UserError
+from .formats.files import is_volume, strip_suffix
+from .problems import Problem
+
+
+class DatasetError(UserError):
+    """A data set that cannot be found or told apart."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One volume of a data set.
+
+    `id` is its path below the image folder without suffix, with forward slashes. `label` is None for an
+    unannotated case. Cases of one `subject` stay on one side of every split; without a table of
+    subjects every case is its own.
+    """
+
+    id: str
+    image: Path
+    label: Path | None
+    subject: str
+
+
+def find_cases(
+    data: str | Path, labels: str | Path | None = None, subjects: str | Path | None = None
+) -> tuple[list[Case], list[Problem]]:
+    """The cases in `data`, sorted by id, and what is wrong with their names.
+
+    Args:
+        data: a folder or glob of volumes, one volume, or a folder that holds `images/` (and `labels/`).
+        labels: folder of the label maps, each named as its image is; found beside `images/` if absent.
+        subjects: CSV table with the columns `case` and `subject`.
+
+    Raises:
+        DatasetError: nothing is there, or the table of subjects does not fit.
+    """
+    root, images, beside, unused = _image_files(data)
+    label_root = Path(labels) if labels is not None else beside
+    label_files = _label_files(label_root) if label_root is not None else {}
+    image_ids, problems = _by_id(images, root)
+    cases = [
+        Case(id=case, image=path, label=label_files.pop(case, None), subject=case)
+        for case, path in sorted(image_ids.items())
+    ]
+    free = [case.id for case in cases if case.label is None]
+    problems += [_label_without_image(path, case, free) for case, path in sorted(label_files.items())]
+    if unused:
+        problems.append(
+            Problem(
+                severity="warning",
+                case="",
+                where=str(unused[0].parent),
+                found=f"{len(unused)} volumes lie outside images/ and labels/ and are not used",
+                rule="Beside images/ and labels/ no other folder is read",
+                remedy="Move them into images/ to use them as unannotated volumes",
+            )
+        )
+    if subjects is not None:
+        cases = _with_subjects(cases, Path(subjects))
+    return cases, problems
+
+
+def _image_files(data: str | Path) -> tuple[Path, list[Path], Path | None, list[Path]]:
+    """Root of the ids, image files, the label folder beside them, and volumes that nobody reads."""
+    path = Path(data)
+    if path.is_file():
+        return path.parent, [path], None, []
+    if not path.is_dir():
+        return *_globbed(str(data)), None, []
+    if (path / "imagesTr").is_dir() and not (path / "images").is_dir():
+        raise DatasetError(
+            path,
+            found="a folder with imagesTr/",
+            rule="This version reads folders of volumes and images/ + labels/ pairs",
+            remedy=f"Give the folders: {path / 'imagesTr'} --labels {path / 'labelsTr'}",
+        )
+    root = path / "images" if (path / "images").is_dir() else path
+    beside = path / "labels" if root != path and (path / "labels").is_dir() else None
+    images = _volumes_below(root)
+    if not images:
+        raise _nothing(path)
+    read = {root, beside}
+    unused = [] if root == path else [p for p in _volumes_below(path) if not read & set(p.parents)]
+    return root, images, beside, unused
+
+
+def _globbed(pattern: str) -> tuple[Path, list[Path]]:
+    found = sorted(Path(p) for p in glob.glob(pattern, recursive=True) if is_volume(Path(p)))
+    if not found:
+        raise _nothing(pattern)
+    return Path(os.path.commonpath([p.parent for p in found])), found
+
+
+def _nothing(where: object) -> DatasetError:
+    return DatasetError(
+        where,
+        found="no volume found",
+        rule="Volumes are .nii, .nii.gz, .tif or .tiff files",
+        remedy="Check the path, or give a glob in quotes such as 'scans/**/*.nii.gz'",
+    )
+
+
+def _label_files(root: Path) -> dict[str, Path]:
+    if not root.is_dir():
+        raise DatasetError(
+            root,
+            found="no such folder",
+            rule="--labels is a folder of label maps named as their images are",
+            remedy="Check the path",
+        )
+    found, problems = _by_id(_volumes_below(root), root)
+    if problems:
+        first = problems[0]
+        raise DatasetError(first.where, found=first.found, rule=first.rule, remedy=first.remedy)
+    return found
+
+
+def _volumes_below(root: Path) -> list[Path]:
+    hidden = (
+        path
+        for path in root.rglob("*")
+        if is_volume(path) and not any(part.startswith(".") for part in path.relative_to(root).parts)
+    )
+    return sorted(hidden)
+
+
+def _by_id(paths: list[Path], root: Path) -> tuple[dict[str, Path], list[Problem]]:
+    ids = [strip_suffix(path.relative_to(root).as_posix()) for path in paths]
+    # on a file system that ignores case, `Case01` and `case01` would share a folder of the store
+    twice = {folded for folded, n in Counter(case.casefold() for case in ids).items() if n > 1}
+    problems = [
+        Problem(
+            severity="error",
+            case=case,
+            where=str(path),
+            found=f"its name without suffix, '{case}', is that of another volume too",
+            rule="The path without suffix is the name of a case and must be unique, upper and lower case alike",
+            remedy="Rename one of them or move it away",
+        )
+        for case, path in zip(ids, paths, strict=True)
+        if case.casefold() in twice
+    ]
+    return dict(zip(ids, paths, strict=True)), problems
+
+
+def _label_without_image(path: Path, case: str, free: list[str]) -> Problem:
+    folded = {name.casefold(): name for name in free}
+    near = difflib.get_close_matches(case.casefold(), folded, n=1, cutoff=0.6)
+    hint = f" (did you mean '{folded[near[0]]}'?)" if near else ""
+    return Problem(
+        severity="error",
+        case=case,
+        where=str(path),
+        found=f"no image is called '{case}'{hint}",
+        rule="A label has the name of its image, suffix apart",
+        remedy="Rename the label or the image, or take the label away",
+    )
+
+
+def _with_subjects(cases: list[Case], table: Path) -> list[Case]:
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError(
+            table,
+            found=f"not readable ({error})",
+            rule="The table of subjects is a CSV file",
+            remedy="Check the path and the file",
+        ) from error
+    if not rows or not {"case", "subject"} <= set(rows[0]):
+        raise DatasetError(
+            table,
+            found=f"columns {', '.join(rows[0]) if rows else 'missing'}",
+            rule="The table of subjects has the columns case and subject",
+            remedy="Give it the header line 'case,subject'",
+        )
+    subject = {strip_suffix(row["case"] or ""): row["subject"] for row in rows}
+    missing = [case.id for case in cases if not subject.get(case.id)]
+    if missing:
+        raise DatasetError(
+            table,
+            found=f"{len(missing)} cases have no subject: {', '.join(missing[:5])}",
+            rule="Where subjects are given every case has one, or its split would leak",
+            remedy="Add a line for each, named as the volume without suffix",
+        )
+    return [replace(case, subject=subject[case.id]) for case in cases]

@@ -1,0 +1,106 @@
+"""What a data set is like, as far as a plan needs to know."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from .settings import settings
+from .units import factor
+from .volume import Shape, Triple
+
+
+@settings
+class Intensity:
+    """Grey values of one channel of one case."""
+
+    lowest: float
+    percentile_0_5: float
+    median: float
+    percentile_99_5: float
+    highest: float
+    mean: float
+    std: float
+
+
+@settings
+class CaseFacts:
+    """What the scan read of one case. Hashes are SHA-256: of the files' bytes and of the voxel values."""
+
+    id: str
+    subject: str
+    shape: Shape
+    spacing: Triple | None
+    unit: str | None
+    channels: tuple[str, ...]
+    dtype: str
+    intensities: tuple[Intensity, ...]
+    label_voxels: dict[int, int] | None
+    image_hash: str
+    label_hash: str | None
+    content_hash: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def foreground_voxels(self) -> int:
+        """Voxels with a label above 0."""
+        return sum(n for value, n in (self.label_voxels or {}).items() if value > 0)
+
+    def spacing_in(self, unit: str | None) -> Triple:
+        """The spacing (z, y, x) in `unit`; only for cases whose spacing is known."""
+        if self.spacing is None:
+            raise ValueError(f"the spacing of {self.id} is unknown")
+        f = factor(self.unit, unit) if self.unit and unit else 1.0
+        z, y, x = self.spacing
+        return z * f, y * f, x * f
+
+
+@settings
+class Fingerprint:
+    """Facts of all readable cases, and what they have in common.
+
+    `unit` is the commonest of the data set; `spacing` is the median in it, per axis; both are None where
+    the files do not tell. `median_shape` is in voxels of that spacing.
+    """
+
+    cases: tuple[CaseFacts, ...]
+    unit: str | None
+    spacing: Triple | None
+    median_shape: Shape
+    channels: tuple[str, ...]
+    label_values: tuple[int, ...]
+
+    @classmethod
+    def of(cls, facts: Sequence[CaseFacts]) -> "Fingerprint":
+        """The fingerprint of these cases, in their order; empty when there is none."""
+        known = [f for f in facts if f.spacing is not None]
+        unit = Counter(f.unit for f in known).most_common(1)[0][0] if known else None
+        spacing = _median_spacing(known, unit) if known and len(known) == len(facts) else None
+        return cls(
+            cases=tuple(facts),
+            unit=unit,
+            spacing=spacing,
+            median_shape=_median_shape(facts, spacing, unit),
+            channels=facts[0].channels if facts else (),
+            label_values=tuple(sorted({0}.union(*(f.label_voxels or {} for f in facts)))),
+        )
+
+    @property
+    def labelled(self) -> int:
+        """How many cases have a label."""
+        return sum(f.label_voxels is not None for f in self.cases)
+
+
+def _median_spacing(known: Sequence[CaseFacts], unit: str | None) -> Triple:
+    z, y, x = np.median([f.spacing_in(unit) for f in known], axis=0)
+    return float(z), float(y), float(x)
+
+
+def _median_shape(facts: Sequence[CaseFacts], spacing: Triple | None, unit: str | None) -> Shape:
+    if not facts:
+        return 0, 0, 0
+    shapes = np.array([f.shape for f in facts], dtype=float)
+    if spacing is not None:
+        shapes *= np.array([f.spacing_in(unit) for f in facts]) / spacing
+    z, y, x = np.maximum(1, np.rint(np.median(shapes, axis=0)).astype(int))
+    return int(z), int(y), int(x)

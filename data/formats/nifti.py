@@ -1,0 +1,238 @@
+"""NIfTI-1 and NIfTI-2 in single files, plain or gzip-compressed."""
+
+import gzip
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation, ornt_transform
+
+from ..errors import VolumeError
+from ..units import canonical
+from ..volume import Shape, Triple, Volume
+from .spacing import tidy
+
+_RAS = np.array([[0, 1], [1, 1], [2, 1]])
+_VERSIONS = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
+_IMAGES = {348: nib.Nifti1Image, 540: nib.Nifti2Image}
+
+Header = nib.Nifti1Header  # nibabel's NIfTI-2 header is a subclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class NiftiSource:
+    """What a result needs to be written in the geometry of the NIfTI file that it came from.
+
+    `header` is the binary header in the file's byte order, `axes` and `flips` tell where each stored axis
+    stands in RAS and in which direction (nibabel's orientation array), `shape` is the stored (X, Y, Z).
+    """
+
+    header: bytes
+    axes: tuple[int, int, int]
+    flips: tuple[int, int, int]
+    shape: Shape
+    planar: bool = False
+
+    @property
+    def orientation(self) -> np.ndarray:
+        """nibabel's orientation array, (3, 2): from the stored axes to RAS."""
+        return np.column_stack([self.axes, self.flips])
+
+
+def read(path: Path) -> Volume:
+    """The volume of a NIfTI file, (1, Z, Y, X) in the closest RAS orientation and native byte order.
+
+    Every byte is read and, in .nii.gz, checked against the checksum. Voxels keep their data type unless the
+    header scales them: then they are computed in float64 and kept in float32, or in float64 where that
+    would lose digits (32-bit integers and wider). The spacing is the length of the affine's columns.
+
+    Raises VolumeError for what is not one 3D scalar volume with a usable affine; what nibabel and gzip
+    raise on damaged files is passed on.
+    """
+    content = _content(path)
+    header = _header(path, content)
+    _check_kind(path, header)
+    notes: list[str] = []
+    shape = _spatial_shape(path, header, notes)
+    affine = _affine(path, header)
+    stored = _scaled(header.raw_data_from_fileobj(BytesIO(content)).reshape(shape), header)
+
+    orientation = io_orientation(affine).astype(int)
+    array = apply_orientation(stored, orientation).transpose(2, 1, 0)
+    spacing, origin, direction = _geometry(affine @ inv_ornt_aff(orientation, shape))
+    (x_axis, x_flip), (y_axis, y_flip), (z_axis, z_flip) = orientation.tolist()
+    return Volume(
+        array=np.ascontiguousarray(array)[None],
+        spacing=spacing,
+        unit=_unit(header, notes),
+        origin=origin,
+        direction=direction,
+        source=NiftiSource(
+            header=header.binaryblock,
+            axes=(x_axis, y_axis, z_axis),
+            flips=(x_flip, y_flip, z_flip),
+            shape=shape,
+            planar=len(header.get_data_shape()) == 2,
+        ),
+        notes=tuple(notes),
+    )
+
+
+def write(path: Path, array: np.ndarray, source: NiftiSource) -> None:
+    """Writes a result, (Z, Y, X) or (C, Z, Y, X) in RAS, in the stored orientation and header of its source.
+
+    Affine, form codes, voxel size and unit are copied bit for bit. The data type is the array's own, without
+    scaling. Several channels become the fourth axis. `path` ends in .nii or .nii.gz.
+    """
+    channels = array.view(np.uint8) if array.dtype == bool else array
+    channels = channels if array.ndim == 4 else channels[None]
+    back = ornt_transform(_RAS, source.orientation)
+    stored = [apply_orientation(channel.transpose(2, 1, 0), back) for channel in channels]
+    if stored[0].shape != source.shape:
+        raise ValueError(f"a result of stored shape {stored[0].shape} for a source of shape {source.shape}")
+    data = stored[0] if len(stored) == 1 else np.stack(stored, axis=-1)
+    if source.planar and len(stored) == 1:
+        data = data[..., 0]
+
+    size = len(source.header)
+    header = _VERSIONS[size](source.header, check=False)
+    affine = header.get_best_affine()
+    _forget_intensities(header)
+    _IMAGES[size](data, affine, header, dtype=data.dtype).to_filename(path)
+
+
+def _content(path: Path) -> bytes:
+    """All bytes, decompressed to the very end: only there gzip compares its checksum."""
+    if path.name.lower().endswith(".gz"):
+        with gzip.open(path) as file:
+            return file.read()
+    return path.read_bytes()
+
+
+def recognises(head: bytes) -> bool:
+    """Whether a file that begins with these bytes (348 or more) is a NIfTI file, header and voxels in one."""
+    return _header_size(head) is not None
+
+
+def _header_size(head: bytes) -> int | None:
+    magics = {348: (344, b"n+1\0"), 540: (4, b"n+2\0")}
+    for order in ("little", "big"):
+        size = int.from_bytes(head[:4], order)
+        if size in magics:
+            offset, magic = magics[size]
+            return size if head[offset : offset + 4] == magic else None
+    return None
+
+
+def _header(path: Path, content: bytes) -> Header:
+    size = _header_size(content)
+    if size is None:
+        raise VolumeError(
+            path,
+            found="the content is no NIfTI file",
+            rule="a .nii or .nii.gz file holds a NIfTI-1 or NIfTI-2 header followed by its voxels",
+            remedy="convert it to NIfTI (an Analyze or .hdr/.img pair too), or remove it",
+        )
+    kind = _VERSIONS[size]
+    # nibabel silently mends zero voxel sizes to 1, so they are looked at before it can
+    _check_voxel_size(path, kind(content[:size], check=False))
+    return kind.from_fileobj(BytesIO(content))
+
+
+def _check_voxel_size(path: Path, header: Header) -> None:
+    extents = header["dim"][1:4]
+    sizes = [
+        float(size)
+        for axis, (size, extent) in enumerate(zip(header["pixdim"][1:4], extents, strict=True))
+        if axis < header["dim"][0] and extent > 1
+    ]
+    if not all(np.isfinite(sizes)) or 0 in sizes:
+        raise VolumeError(
+            path,
+            found=f"voxel size {sizes} in the header (pixdim)",
+            rule="the voxel size along every axis is a finite number other than 0",
+            remedy="write the true voxel size into the header, or convert the file again from its origin",
+        )
+
+
+def _check_kind(path: Path, header: Header) -> None:
+    dtype = header.get_data_dtype()
+    if dtype.kind not in "iuf":
+        kind = "complex numbers" if dtype.kind == "c" else "colours (RGB)"
+        raise VolumeError(
+            path,
+            found=f"voxels are {kind}, data type {dtype}",
+            rule="a voxel is one integer or floating-point number",
+            remedy="save one number per voxel: magnitude or phase, grey value, or label number",
+        )
+
+
+def _spatial_shape(path: Path, header: Header, notes: list[str]) -> Shape:
+    """Stored (X, Y, Z); axes of extent 1 beyond the third are dropped, missing ones added."""
+    stored = header.get_data_shape()
+    if any(extent > 1 for extent in stored[3:]):
+        raise VolumeError(
+            path,
+            found=f"an array of shape {stored} (x, y, z, further axes)",
+            rule="a NIfTI file holds one 3D volume (time points and channels come with a later version)",
+            remedy="save each time point or channel as a 3D file of its own",
+        )
+    if len(stored) < 2 or 0 in stored:
+        raise VolumeError(
+            path,
+            found=f"an array of shape {stored} (x, y, z)",
+            rule="a volume has two or three axes and at least one voxel along each",
+            remedy="save the volume again from its origin, or remove the file",
+        )
+    if len(stored) > 3:
+        notes.append(f"axes of extent 1 dropped from the stored shape {stored}")
+    if len(stored) == 2:
+        notes.append("a single 2D plane, read as a volume of one slice")
+    x, y, z = (*stored, 1)[:3]
+    return x, y, z
+
+
+def _affine(path: Path, header: Header) -> np.ndarray:
+    affine = np.asarray(header.get_best_affine(), dtype=np.float64)
+    if not np.isfinite(affine).all() or np.linalg.matrix_rank(affine[:3, :3]) < 3:
+        raise VolumeError(
+            path,
+            found=f"the affine {affine.tolist()}",
+            rule="an affine has finite numbers only and three independent axes",
+            remedy="repair the header (sform, qform), or convert the file again from its origin",
+        )
+    return affine
+
+
+def _scaled(raw: np.ndarray, header: Header) -> np.ndarray:
+    """Voxels in native byte order, with the header's slope and intercept applied if it has any."""
+    slope, inter = header.get_slope_inter()
+    if slope is None or (slope == 1 and not inter):
+        return raw.astype(raw.dtype.newbyteorder("="), copy=False)
+    # what overflows becomes Inf, which a scan reports with its number of voxels
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = raw.astype(np.float64) * slope + (inter or 0.0)
+        return values.astype(np.result_type(raw.dtype, np.float32), copy=False)
+
+
+def _geometry(affine: np.ndarray) -> tuple[Triple, Triple, tuple[Triple, Triple, Triple]]:
+    """Spacing, origin and direction in z, y, x order of an affine in x, y, z order."""
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    z, y, x = (affine[:3, :3] / lengths)[::-1, ::-1].tolist()
+    return tidy(lengths[::-1]), tuple(affine[2::-1, 3].tolist()), (tuple(z), tuple(y), tuple(x))
+
+
+def _unit(header: Header, notes: list[str]) -> str:
+    name, _ = header.get_xyzt_units()
+    unit = canonical(str(name))
+    if unit is None:
+        notes.append("the header names no unit of length; mm taken, as NIfTI tools do")
+    return unit or "mm"
+
+
+def _forget_intensities(header: Header) -> None:
+    """Drops what the header says about the image's values; its scaling nibabel drops itself."""
+    header["cal_min"] = header["cal_max"] = 0
+    header.set_intent("none")

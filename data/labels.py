@@ -1,0 +1,97 @@
+"""Checking label maps: whole numbers, one channel, and the values a data set uses."""
+
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field
+
+from .errors import UserError
+from .settings import settings
+from .volume import Volume
+
+LabelKind = Literal["classes", "instances"]
+
+
+@settings
+class LabelTable:
+    """What the label values of a data set mean to a network.
+
+    `values[i]` is the value that stands for class i in the user's files, `values[0]` the background, so
+    that values with gaps (0, 255) train as 0, 1 and come back as they were. With `kind` "instances" each
+    object has a number of its own, and every number above 0 is class 1.
+    """
+
+    kind: LabelKind = "classes"
+    values: Annotated[tuple[int, ...], Field(min_length=2)] = (0, 1)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes, background included."""
+        return len(self.values)
+
+    def encode(self, labels: np.ndarray) -> np.ndarray:
+        """File values as class numbers, uint8 (uint16 above 256 classes), same shape."""
+        if self.kind == "instances":
+            return (labels > 0).astype(np.uint8)
+        return np.searchsorted(np.asarray(self.values), labels).astype(self._dtype)
+
+    def decode(self, classes: np.ndarray) -> np.ndarray:
+        """Class numbers as the values of the user's files, in the narrowest unsigned type."""
+        return np.asarray(self.values).astype(np.min_scalar_type(max(self.values)))[classes]
+
+    @property
+    def _dtype(self) -> np.dtype:
+        return np.min_scalar_type(self.classes - 1)
+
+
+def label_map(volume: Volume, where: object) -> np.ndarray:
+    """The label map (Z, Y, X) as whole numbers from 0; raises UserError when it is not one.
+
+    Whole numbers stored as floats are taken, as float files often hold masks.
+    """
+    if volume.array.shape[0] != 1:
+        raise UserError(
+            where,
+            found=f"a label of {volume.array.shape[0]} channels ({', '.join(volume.channels)})",
+            rule="A label map has one channel of whole numbers; colour masks and one-hot stacks are not read",
+            remedy="Save it as one channel in which each class has a number",
+        )
+    labels = volume.array[0]
+    if labels.dtype == bool:
+        return labels.astype(np.uint8)
+    if labels.dtype.kind == "f":
+        labels = _whole_numbers(labels, where)
+    if labels.min() < 0:
+        raise UserError(
+            where,
+            found=f"the label value {labels.min()}",
+            rule="Label values are 0 (background) and above",
+            remedy="Give these voxels a value that is not negative",
+        )
+    return labels
+
+
+def _whole_numbers(labels: np.ndarray, where: object) -> np.ndarray:
+    if not np.isfinite(labels).all():
+        raise UserError(
+            where,
+            found=f"{int((~np.isfinite(labels)).sum())} voxels are NaN or infinite",
+            rule="Label values are whole numbers",
+            remedy="Replace these voxels, by 0 if they are background",
+        )
+    whole = np.rint(labels)
+    if not np.array_equal(whole, labels):
+        first = labels[whole != labels][0]
+        raise UserError(
+            where,
+            found=f"the label value {first:g} (and {int((whole != labels).sum()) - 1} more that are not whole)",
+            rule="Label values are whole numbers",
+            remedy="Save the label without interpolation or rescaling",
+        )
+    return whole.astype(np.int64)
+
+
+def count_values(labels: np.ndarray) -> dict[int, int]:
+    """How many voxels have each value that occurs."""
+    values, counts = np.unique(labels, return_counts=True)
+    return {int(value): int(count) for value, count in zip(values, counts, strict=True)}

@@ -1,0 +1,128 @@
+"""Batches of patches, each a function of seed and step alone."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from .augment.intensity import IntensityConfig, change_intensity
+from .augment.spatial import SpatialConfig, apply_maps, random_maps, read_size
+from .boxes import centred_start, random_start, read_box
+from .settings import settings
+from .store import Store
+from .volume import Shape
+
+
+@settings
+class PatchConfig:
+    """How patches are drawn and changed.
+
+    `foreground_share` of the patches have a labelled voxel exactly in their middle (nnU-Net: a third; a
+    half here, as Biom3d does, so that a batch of 2 has one). None for `spatial` or `intensity` leaves
+    that part of the augmentation out.
+    """
+
+    foreground_share: Annotated[float, Field(ge=0, le=1)] = 0.5
+    spatial: SpatialConfig | None = SpatialConfig()
+    intensity: IntensityConfig | None = IntensityConfig()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchBatch:
+    """Images (B, C, Z, Y, X) float32, class numbers (B, Z, Y, X) int64, and the case of each item."""
+
+    images: Tensor
+    labels: Tensor
+    cases: tuple[str, ...]
+
+    def to(self, device: torch.device) -> "PatchBatch":
+        """The same batch on another device."""
+        return PatchBatch(
+            images=self.images.to(device, non_blocking=True),
+            labels=self.labels.to(device, non_blocking=True),
+            cases=self.cases,
+        )
+
+
+class PatchSampler:
+    """Labelled patches of some cases of a store.
+
+    Every case comes equally often: item k of the training is case k of a shuffled round, a new shuffle
+    each round. Which item is foreground-centred goes in turn, and its class is drawn evenly from those
+    the case has. Nothing is remembered between batches, so a resumed run sees what it would have seen.
+    """
+
+    def __init__(
+        self, store: Store, cases: Sequence[str], patch: Shape, batch: int, config: PatchConfig, seed: int
+    ) -> None:
+        if not cases:
+            raise ValueError("a sampler needs at least one case")
+        self.store, self.cases, self.patch = store, tuple(cases), patch
+        self.batch_size, self.config, self.seed = batch, config, seed
+        self.images = {case: store.image(case) for case in self.cases}
+        self.labels = {case: store.label(case) for case in self.cases}
+        self.foreground = {case: store.foreground(case) for case in self.cases}
+        self.read = patch if config.spatial is None else read_size(patch, config.spatial)
+
+    def batch(self, step: int) -> PatchBatch:
+        """The batch of a training step (from 0)."""
+        items = [self._item(step * self.batch_size + i) for i in range(self.batch_size)]
+        images = torch.from_numpy(np.stack([image for _, image, _ in items]))
+        labels = torch.from_numpy(np.stack([label for _, _, label in items]).astype(np.int64))
+        generator = torch.Generator().manual_seed(_seed(self.seed, step))
+        images, labels = self._augment(images, labels, generator)
+        return PatchBatch(images=images, labels=labels, cases=tuple(case for case, _, _ in items))
+
+    def batches(self, first: int, last: int) -> Iterator[PatchBatch]:
+        """The batches of steps `first` to `last` - 1, the next one made while one is used."""
+        with ThreadPoolExecutor(1) as pool:
+            following = pool.submit(self.batch, first)
+            for step in range(first, last):
+                current = following
+                if step + 1 < last:
+                    following = pool.submit(self.batch, step + 1)
+                yield current.result()
+
+    def _item(self, k: int) -> tuple[str, np.ndarray, np.ndarray]:
+        n = len(self.cases)
+        order = np.random.default_rng([self.seed, 0, k // n]).permutation(n)
+        case = self.cases[order[k % n]]
+        rng = np.random.default_rng([self.seed, 1, k])
+        start = self._start(case, rng, foreground=self._is_foreground(k))
+        # the box that is read is larger than the patch and has the same centre
+        start = start - (np.array(self.read) - self.patch) // 2
+        return case, read_box(self.images[case], start, self.read), read_box(self.labels[case], start, self.read)
+
+    def _is_foreground(self, k: int) -> bool:
+        share = self.config.foreground_share
+        return int((k + 1) * share + 1e-9) > int(k * share + 1e-9)
+
+    def _start(self, case: str, rng: np.random.Generator, *, foreground: bool) -> np.ndarray:
+        positions = self.foreground[case]
+        if not foreground or not positions:
+            z, y, x = self.images[case].shape[1:]
+            return random_start((z, y, x), self.patch, rng)
+        of_class = positions[sorted(positions)[rng.integers(len(positions))]]
+        return centred_start(of_class[rng.integers(len(of_class))], self.patch)
+
+    def _augment(
+        self, images: Tensor, labels: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        if self.config.spatial is not None:
+            spacing = self.store.plan.preprocessing.spacing
+            maps = random_maps(len(images), spacing, self.config.spatial, generator)
+            images = apply_maps(images, maps, self.patch)
+            labels = apply_maps(labels[:, None].float(), maps, self.patch, nearest=True)[:, 0].long()
+        if self.config.intensity is not None:
+            images = change_intensity(images, self.config.intensity, generator)
+        return images, labels
+
+
+def _seed(seed: int, step: int) -> int:
+    """A 63-bit seed for (seed, step), unlike that of any neighbour."""
+    return int(np.random.SeedSequence([seed, 2, step]).generate_state(1, np.uint64)[0] >> 1)

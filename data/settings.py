@@ -1,0 +1,125 @@
+"""Typed settings: frozen dataclasses read from YAML, every mistake in them reported together.
+
+A class marked `@settings` is a frozen, keyword-only dataclass whose fields carry their limits
+(`Annotated[float, Field(gt=0)]`). `parse` checks a mapping against it; unknown keys are mistakes.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, dataclass_transform
+
+import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from .errors import UserError
+
+T = TypeVar("T")
+
+
+class SettingsError(UserError):
+    """Settings that do not fit their class."""
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field,))
+def settings(cls: type[T]) -> type[T]:
+    """Makes a class a frozen, keyword-only dataclass that `parse` checks strictly for unknown keys."""
+    cls.__pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)  # type: ignore[attr-defined]
+    return dataclass(frozen=True, kw_only=True)(cls)
+
+
+def parse(kind: type[T], values: Mapping[str, Any], where: object) -> T:
+    """`values` as an instance of `kind`; raises SettingsError with all mistakes, naming `where`."""
+    try:
+        return TypeAdapter(kind).validate_python(values)
+    except ValidationError as error:
+        mistakes = "; ".join(_tell(e) for e in error.errors())
+        known = ", ".join(f.name for f in kind.__dataclass_fields__.values())  # type: ignore[attr-defined]
+        raise SettingsError(
+            where,
+            found=mistakes,
+            rule=f"The keys here are: {known}",
+            remedy="Correct these values and run the command again",
+        ) from error
+
+
+def checked(value: T, where: object) -> T:
+    """`value` itself, after the checks that its class makes of a file (for settings built in Python)."""
+    return parse(type(value), plain(value), where)
+
+
+def plain(value: Any) -> Any:
+    """`value` as dictionaries, lists, numbers and texts, as JSON and YAML write them."""
+    return json.loads(TypeAdapter(type(value)).dump_json(value))
+
+
+def read_yaml(path: Path, kind: type[T]) -> T:
+    """The settings in a YAML file; raises SettingsError naming the file."""
+    return parse(kind, load_mapping(path), path)
+
+
+def load_mapping(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file, read without executing anything (`yaml.safe_load`)."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SettingsError(
+            path,
+            found=f"not readable as YAML ({' '.join(str(error).split())})",
+            rule="Settings are plain YAML: keys and values, no tags",
+            remedy="Correct the file",
+        ) from error
+    if not isinstance(values, dict):
+        raise SettingsError(
+            path,
+            found=f"holds {type(values).__name__}",
+            rule="Settings are a mapping of keys to values",
+            remedy="Correct the file",
+        )
+    return values
+
+
+def write_yaml(path: Path, value: Any, comment: str = "") -> None:
+    """Writes settings as YAML in the order of their class, under a comment."""
+    head = "".join(f"# {line}\n" for line in comment.splitlines())
+    path.write_text(head + yaml.safe_dump(plain(value), sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def override(values: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
+    """`values` with `key.inner=value` texts applied, the values read as YAML; the input stays as it is."""
+    result = json.loads(json.dumps(values))
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not key:
+            raise SettingsError(
+                f"--set {assignment}",
+                found="no key=value",
+                rule="An override is written key=value, with dots for inner keys",
+                remedy="For example --set optimizer.lr=0.001",
+            )
+        _assign(result, key.strip().split("."), yaml.safe_load(text), assignment)
+    return result
+
+
+def _assign(values: dict[str, Any], keys: list[str], value: Any, assignment: str) -> None:
+    *parents, last = keys
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise SettingsError(
+                f"--set {assignment}",
+                found=f"'{parent}' is a single value",
+                rule="Only groups of settings have inner keys",
+                remedy=f"Set {parent} itself",
+            )
+    values[last] = value
+
+
+def _tell(error: Any) -> str:
+    key = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "unexpected_keyword_argument":
+        return f"unknown key '{key}'"
+    if error["type"] == "missing":
+        return f"'{key}' is missing"
+    return f"'{key}' is {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"

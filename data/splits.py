@@ -1,0 +1,100 @@
+"""Which cases train, validate and test: by seed, by subject, the same on every machine.
+
+Cases are ranked by a hash of seed and subject, so that a split depends neither on the order of files nor
+on a random generator's version, and a subject that is in the test set stays there when cases are added.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .errors import UserError
+from .store import StoredCase
+
+# below this many labels a validation case would cost more than it tells
+MIN_LABELS_TO_VALIDATE = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Case ids; no subject stands in two of the three."""
+
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    test: tuple[str, ...]
+
+
+def ranked_subjects(cases: Sequence[StoredCase], seed: int, purpose: str) -> list[str]:
+    """The subjects of `cases` in an order that only `seed`, `purpose` and their names decide."""
+    subjects = {case.subject for case in cases}
+    return sorted(subjects, key=lambda s: hashlib.sha256(f"{purpose}:{seed}:{s}".encode()).digest())
+
+
+def whole_subjects(cases: Sequence[StoredCase], subjects: list[str], count: int) -> tuple[str, ...]:
+    """At least `count` of the cases, subject by subject in the given order."""
+    chosen: list[str] = []
+    for subject in subjects:
+        if len(chosen) >= count:
+            break
+        chosen += [case.id for case in cases if case.subject == subject]
+    return tuple(sorted(chosen))
+
+
+def few_labels(cases: Sequence[StoredCase], count: int, seed: int) -> tuple[str, ...]:
+    """`count` cases of as many subjects; those of a smaller count are among those of a larger one."""
+    subjects = ranked_subjects(cases, seed, "labels")
+    if count > len(subjects):
+        raise UserError(
+            f"--labelled {count}",
+            found=f"{len(subjects)} subjects with labels are left for training",
+            rule="Each labelled volume is of another subject",
+            remedy=f"Ask for at most {len(subjects)}, or for fewer test volumes",
+        )
+    by_subject = {s: sorted(c.id for c in cases if c.subject == s) for s in subjects[:count]}
+    return tuple(ids[_pick(seed, s, len(ids))] for s, ids in by_subject.items())
+
+
+def split(
+    cases: Sequence[StoredCase], *, test: int, labelled: int | None, seed: int, split_seed: int = 0
+) -> Split:
+    """A fixed test set, and few-label training and validation sets of the other subjects.
+
+    Args:
+        cases: the annotated cases of a store.
+        test: at least this many test cases, the same for every `seed`.
+        labelled: how many labels training and validation have together; None for all that are left.
+        seed: decides which.
+        split_seed: decides the test set.
+    """
+    held_out = set(whole_subjects(cases, ranked_subjects(cases, split_seed, "test"), test))
+    held_subjects = {case.subject for case in cases if case.id in held_out}
+    rest = [case for case in cases if case.subject not in held_subjects]
+    if not rest:
+        raise UserError(
+            f"--test {test}",
+            found="no labelled case is left to train on",
+            rule=f"Test and training share no subject, and {len(cases)} cases are labelled",
+            remedy="Ask for fewer test volumes",
+        )
+    known = few_labels(rest, labelled, seed) if labelled is not None else tuple(c.id for c in rest)
+    validation = _validation(rest, known, seed)
+    return Split(
+        train=tuple(sorted(set(known) - set(validation))),
+        validation=validation,
+        test=tuple(sorted(held_out)),
+    )
+
+
+def _validation(rest: Sequence[StoredCase], known: tuple[str, ...], seed: int) -> tuple[str, ...]:
+    """A fifth of the labels, whole subjects, when there are enough of them."""
+    if len(known) < MIN_LABELS_TO_VALIDATE:
+        return ()
+    cases = [case for case in rest if case.id in set(known)]
+    subjects = ranked_subjects(cases, seed, "validation")
+    if len(subjects) < 2:
+        return ()
+    return whole_subjects(cases, subjects, len(known) // 5)
+
+
+def _pick(seed: int, subject: str, count: int) -> int:
+    return int(hashlib.sha256(f"pick:{seed}:{subject}".encode()).hexdigest(), 16) % count

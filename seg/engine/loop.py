@@ -1,0 +1,236 @@
+"""The training loop, for every task: supervised or pretext."""
+
+import logging
+import signal
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, Protocol
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from ...data.errors import UserError
+from ...data.settings import settings
+from .. import checkpoint
+from ..checkpoint import CheckpointInfo
+from .optimisers import OptimiserConfig, build_optimiser
+from .schedules import ScheduleConfig, lr_factor
+from .tracking import Tracker
+
+log = logging.getLogger(__name__)
+
+# so many useless steps in a row are no accident (torchtitan stops at the first)
+MAX_BAD_STEPS = 3
+
+
+class TrainingError(UserError):
+    """A training that cannot go on."""
+
+
+@settings
+class LoopConfig:
+    """How long and how a network is trained; None stands for a value resolved from `steps`.
+
+    `validate_every` and `checkpoint_every` are in steps: a tenth of the training, at least 50, when None.
+    `clip_norm` is nnU-Net's.
+    """
+
+    steps: Annotated[int, Field(ge=1)] = 1000
+    optimizer: OptimiserConfig = OptimiserConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    clip_norm: Annotated[float, Field(gt=0)] = 12.0
+    validate_every: Annotated[int, Field(ge=1)] | None = None
+    checkpoint_every: Annotated[int, Field(ge=1)] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepResult:
+    """What a task makes of a batch: the loss, shape (), and numbers to record."""
+
+    loss: Tensor
+    logs: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Batch(Protocol):
+    """What a task is given: it can be moved, and says which cases it comes from."""
+
+    @property
+    def cases(self) -> tuple[str, ...]: ...  # noqa: D102
+
+    def to(self, device: torch.device) -> Any: ...  # noqa: D102
+
+
+class Observer(Protocol):
+    """Is told how a training goes."""
+
+    def step(self, done: int, loss: float) -> None: ...  # noqa: D102
+
+    def validated(self, done: int, scores: dict[str, float]) -> None: ...  # noqa: D102
+
+
+class Interrupted(Exception):
+    """The training was asked to stop (SIGINT or SIGTERM), and has saved what it had."""
+
+    def __init__(self, signal_number: int, step: int) -> None:
+        self.signal_number, self.step = signal_number, step
+        super().__init__(f"stopped by {signal.Signals(signal_number).name} after step {step}, checkpoint saved")
+
+
+@dataclass
+class _Counters:
+    """What the loop must remember beside weights and optimiser."""
+
+    step: int = 0
+    skipped: int = 0
+    bad_in_a_row: int = 0
+
+
+def train(
+    task: nn.Module,
+    network: nn.Module,
+    batches: Callable[[int, int], Iterable[Batch]],
+    run: Path,
+    config: LoopConfig,
+    *,
+    describe: Callable[[int, dict[str, float]], CheckpointInfo],
+    validate: Callable[[], dict[str, float]] | None = None,
+    observer: Observer | None = None,
+) -> dict[str, float]:
+    """Trains to the last step, from the run's last checkpoint if it has one; returns the last scores.
+
+    Args:
+        task: called with (batch, step), gives a StepResult; holds `network`.
+        network: what checkpoints keep.
+        batches: gives the batches from a first step up to a last.
+        run: folder of the run.
+        config: resolved: no None, no "auto".
+        describe: what a checkpoint after so many steps with such scores says of itself.
+        validate: scores of the network now; "score" is what best checkpoints are chosen by.
+        observer: is told of every step and validation.
+
+    Raises:
+        TrainingError: the loss was not finite three times in a row.
+        Interrupted: SIGINT or SIGTERM came; a checkpoint was written.
+    """
+    device = next(network.parameters()).device
+    optimiser = build_optimiser(task, config.optimizer)
+    peaks = [group["lr"] for group in optimiser.param_groups]
+    counters = _restore(run, network, optimiser)
+    scores: dict[str, float] = {}
+    with ExitStack() as stack:
+        tracker = stack.enter_context(closing(Tracker(run, counters.step)))
+        stop = stack.enter_context(StopSignal())
+        for batch in batches(counters.step, config.steps):
+            step = counters.step
+            factor = lr_factor(step, config.steps, config.schedule)
+            for group, peak in zip(optimiser.param_groups, peaks, strict=True):
+                group["lr"] = peak * factor
+
+            task.train()
+            result: StepResult = task(batch.to(device), step)
+            loss, lr = float(result.loss.detach()), optimiser.param_groups[0]["lr"]
+            norm = _backward(result.loss, optimiser, config.clip_norm)
+            counters.step += 1
+            if norm is None:
+                counters.skipped += 1
+                counters.bad_in_a_row += 1
+                tracker.log(step, {"lr": lr, "skipped": counters.skipped})
+                _warn_or_stop(step, batch, loss, counters.bad_in_a_row)
+            else:
+                optimiser.step()
+                counters.bad_in_a_row = 0
+                named = {name: float(value) for name, value in result.logs.items()}
+                tracker.log(step, {"loss": loss, "lr": lr, "gradient_norm": norm, **named})
+            if observer is not None:
+                observer.step(counters.step, loss)
+
+            last = counters.step == config.steps
+            if validate is not None and (last or counters.step % _whole(config.validate_every) == 0):
+                scores = validate()
+                tracker.log(step, {f"validation/{name}": value for name, value in scores.items()})
+                if observer is not None:
+                    observer.validated(counters.step, scores)
+                _save(run, network, optimiser, counters, describe(counters.step, scores), scores.get("score"))
+            elif last or stop.number or counters.step % _whole(config.checkpoint_every) == 0:
+                _save(run, network, optimiser, counters, describe(counters.step, {}), None)
+            if stop.number and not last:
+                raise Interrupted(stop.number, counters.step)
+    return scores
+
+
+class StopSignal:
+    """Notes the first SIGINT or SIGTERM instead of dying in the middle of a step."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopSignal":
+        if threading.current_thread() is threading.main_thread():
+            self._before = {n: signal.signal(n, self._note) for n in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.number:  # asked twice: do not wait for the step's end
+            raise KeyboardInterrupt
+        self.number = number
+
+
+def _backward(loss: Tensor, optimiser: torch.optim.Optimizer, clip_norm: float) -> float | None:
+    """Gradients of the loss, clipped; their norm before that, or None when it is no use."""
+    optimiser.zero_grad(set_to_none=True)
+    if not torch.isfinite(loss):
+        return None
+    loss.backward()
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    norm = float(nn.utils.clip_grad_norm_(parameters, clip_norm))
+    return norm if norm < float("inf") else None
+
+
+def _warn_or_stop(step: int, batch: Batch, loss: float, in_a_row: int) -> None:
+    cases = ", ".join(batch.cases)
+    log.warning("step %d: loss %g or its gradient is not finite; skipped (cases %s)", step, loss, cases)
+    if in_a_row >= MAX_BAD_STEPS:
+        raise TrainingError(
+            f"step {step}",
+            found=f"loss {loss:g} or its gradient was not finite {in_a_row} times in a row (now: {cases})",
+            rule="A training learns from finite numbers",
+            remedy="Lower optimizer.lr, and look at these cases; the last checkpoint is from before",
+        )
+
+
+def _restore(run: Path, network: nn.Module, optimiser: torch.optim.Optimizer) -> _Counters:
+    """Takes up the run's last checkpoint, if there is one."""
+    if "last" not in checkpoint.read_index(run):
+        return _Counters()
+    network.load_state_dict(checkpoint.load(run, "last").tensors, strict=True)
+    state = checkpoint.load_state(run)
+    optimiser.load_state_dict(state["optimiser"])
+    return _Counters(**state["counters"])
+
+
+def _save(
+    run: Path,
+    network: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    counters: _Counters,
+    info: CheckpointInfo,
+    score: float | None,
+) -> None:
+    state = {"optimiser": optimiser.state_dict(), "counters": dict(vars(counters))}
+    checkpoint.save(run, network, info, state, score)
+
+
+def _whole(steps: int | None) -> int:
+    if steps is None:
+        raise ValueError("resolve the configuration first")
+    return steps

@@ -1,0 +1,58 @@
+"""Optimisers by name, and which one a number of steps asks for."""
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from ...data.settings import settings
+
+# nnU-Net's SGD takes thousands of steps to leave the all-background solution; below this AdamW learns sooner
+SHORT_TRAINING = 10_000
+
+
+@settings
+class OptimiserConfig:
+    """`auto` is AdamW below 10,000 steps and SGD with Nesterov momentum from there on.
+
+    Learning rate `None`: 1e-3 for AdamW; 1e-2 for SGD, as nnU-Net. Weight decay `None`: 1e-2 for AdamW
+    (torch's default), 3e-5 for SGD (nnU-Net's).
+    """
+
+    name: Literal["auto", "adamw", "sgd"] = "auto"
+    lr: Annotated[float, Field(gt=0)] | None = None
+    weight_decay: Annotated[float, Field(ge=0)] | None = None
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.99
+
+
+_DEFAULTS = {"adamw": (1e-3, 1e-2), "sgd": (1e-2, 3e-5)}
+
+
+def resolved(config: OptimiserConfig, steps: int) -> OptimiserConfig:
+    """The same without `auto` and None."""
+    name = config.name if config.name != "auto" else ("adamw" if steps < SHORT_TRAINING else "sgd")
+    lr, decay = _DEFAULTS[name]
+    return OptimiserConfig(
+        name=name,
+        lr=config.lr if config.lr is not None else lr,
+        weight_decay=config.weight_decay if config.weight_decay is not None else decay,
+        momentum=config.momentum,
+    )
+
+
+def build_optimiser(module: nn.Module, config: OptimiserConfig) -> torch.optim.Optimizer:
+    """The optimiser of a resolved configuration over all trainable parameters.
+
+    Normalisation weights and biases are not decayed.
+    """
+    if config.name == "auto" or config.lr is None or config.weight_decay is None:
+        raise ValueError("resolve the configuration first")
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if config.name == "adamw":
+        return torch.optim.AdamW(groups, lr=config.lr)
+    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0)

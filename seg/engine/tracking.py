@@ -1,0 +1,47 @@
+"""The numbers of a run: JSON lines for programs, TensorBoard events for eyes."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class Tracker:
+    """Writes named numbers of a step; a resumed run continues after its restored step."""
+
+    def __init__(self, run: Path, resume_at: int) -> None:
+        _truncate(run / METRICS_FILE, resume_at)
+        self._lines = (run / METRICS_FILE).open("a", encoding="utf-8")
+        self._events = SummaryWriter(str(run / "tensorboard"), purge_step=resume_at if resume_at else None)
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """Records numbers of a step (from 0)."""
+        self._lines.write(json.dumps({"step": step, **values}) + "\n")
+        self._lines.flush()
+        for name, value in values.items():
+            self._events.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Writes out what is buffered."""
+        self._lines.close()
+        self._events.close()
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """All recorded lines of a run; a last line that a killed run left incomplete is passed over."""
+    lines = (run / METRICS_FILE).read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1]]
+
+
+def _truncate(path: Path, resume_at: int) -> None:
+    """Drops what was recorded from step `resume_at` on: those steps will be made again."""
+    if not path.exists():
+        return
+    kept = [line for line in read_metrics(path.parent) if line["step"] < resume_at]
+    partial = path.with_suffix(".partial")
+    partial.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+    os.replace(partial, path)

@@ -1,0 +1,268 @@
+"""Training a segmentation network on labelled patches: from scratch (the baseline) or from a checkpoint."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from ..data.atomic import write_text
+from ..data.errors import UserError
+from ..data.loader import PatchBatch, PatchConfig, PatchSampler
+from ..data.plan import Plan
+from ..data.settings import checked, plain, settings
+from ..data.splits import Split
+from ..data.store import Store
+from . import run
+from .checkpoint import Checkpoint, CheckpointInfo
+from .engine.estimate import seconds_per_step, training_bytes
+from .engine.loop import LoopConfig, Observer, StepResult, train
+from .engine.optimisers import resolved
+from .losses import dice_cross_entropy
+from .metrics import dice
+from .model_card import write_card
+from .networks.registry import architecture_for, build
+from .networks.unet import UNet
+from .predict import Predictor
+from .transfer import Choice, TransferReport, transfer
+
+
+@settings
+class FinetuneConfig(LoopConfig):
+    """A training on labels. Patch, width and batch come from the store's plan where they are None.
+
+    `seed` decides initial weights and sampling. `load` chooses the parts taken from a checkpoint.
+    """
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    patches: PatchConfig = PatchConfig()
+    patch: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
+    width: Annotated[int, Field(ge=1)] | None = None
+    batch: Annotated[int, Field(ge=1)] | None = None
+    load: Choice = "both"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What a training will take: seconds and bytes of memory, measured and computed before it starts."""
+
+    seconds: float
+    memory_bytes: int
+    parameters: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finetuned:
+    """A finished training: its folder and its last validation scores (none without validation)."""
+
+    path: Path
+    scores: dict[str, float]
+
+
+class Supervised(nn.Module):
+    """The task of segmenting labelled patches."""
+
+    def __init__(self, network: UNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, batch: PatchBatch, step: int) -> StepResult:  # noqa: ARG002 (every task gets it)
+        """Dice and cross-entropy of the network on a batch."""
+        loss, logs = dice_cross_entropy(self.network(batch.images), batch.labels)
+        return StepResult(loss=loss, logs=logs)
+
+
+def finetune(
+    store: Store,
+    split: Split,
+    out: str | Path,
+    config: FinetuneConfig | None = None,
+    *,
+    pretrained: Checkpoint | None = None,
+    resume: bool = False,
+    observer: Observer | None = None,
+    announce: Callable[[str], None] = lambda text: None,
+) -> Finetuned:
+    """Trains a network on the split's training cases and writes a run.
+
+    With validation cases, whole volumes are predicted every `validate_every` steps and the best
+    checkpoint is kept; without, the last weights are the result.
+
+    Args:
+        store, split: the data, and which of its cases train and validate.
+        out: the run folder; must be new, or hold this very run with `resume`.
+        config: settings; the defaults when None.
+        pretrained: weights to start from; None is the supervised baseline.
+        resume: continue from the run's last checkpoint.
+        observer: is told of steps and validations.
+        announce: is given what the user should read before training starts.
+    """
+    out = Path(out)
+    plan = planned(store.plan, checked(config or FinetuneConfig(), "configuration"))
+    config = resolved_config(config or FinetuneConfig(), plan)
+    _check_labels(store, split)
+    ids = {"train": list(split.train), "validation": list(split.validation), "test": list(split.test)}
+    if resume:
+        run.check_resumable(out, config, ids)
+    else:
+        run.start(out, config, plan, ids)
+
+    device = choose_device(config.device)
+    network = build(architecture_for(plan), config.seed)
+    if pretrained is not None and not run.has_checkpoint(out):
+        report = transfer(network, pretrained, plan, config.load)
+        _record(out, report, announce)
+    task = Supervised(network.to(device))
+    sampler = PatchSampler(store, split.train, plan.training.patch, plan.training.batch, config.patches, config.seed)
+    _announce(estimate(task, sampler, config), announce)
+    validator = Validator(store, split.validation, plan, network) if split.validation else None
+    info = CheckpointInfo(
+        architecture=architecture_for(plan),
+        plan=plan,
+        method="supervised",
+        trained=("encoder", "decoder", "output"),
+        steps=0,
+        seed=config.seed,
+        trained_on=tuple(store.cases[case].content_hash for case in split.train),
+        validated_on=tuple(store.cases[case].content_hash for case in split.validation),
+        environment=run.environment(),
+    )
+    scores = train(
+        task,
+        network,
+        sampler.batches,
+        out,
+        config,
+        describe=lambda steps, scores: replace(info, steps=steps, scores=scores),
+        validate=validator,
+        observer=observer,
+    )
+    write_card(out)
+    return Finetuned(path=out, scores=scores)
+
+
+def planned(plan: Plan, config: FinetuneConfig) -> Plan:
+    """The plan with the configuration's own patch, width and batch in it.
+
+    Another patch is rounded up to the plan's strides: a network's depth stays that of the plan.
+    """
+    training = plan.training
+    patch = training.patch
+    if config.patch is not None:
+        multiple = [1, 1, 1]
+        for stride in training.strides:
+            multiple = [m * s for m, s in zip(multiple, stride, strict=True)]
+        odd = [n % m for n, m in zip(config.patch, multiple, strict=True)]
+        if any(odd):
+            raise UserError(
+                "patch",
+                found=f"{config.patch}",
+                rule=f"Each axis is a multiple of {tuple(multiple)}, the product of the plan's strides",
+                remedy="Choose such a patch, or prepare with another plan",
+            )
+        patch = config.patch
+    return replace(
+        plan,
+        training=replace(
+            training,
+            patch=patch,
+            width=config.width or training.width,
+            batch=config.batch or training.batch,
+        ),
+    )
+
+
+def resolved_config(config: FinetuneConfig, plan: Plan) -> FinetuneConfig:
+    """The configuration with every `auto` and None replaced by what will be used."""
+    every = max(50, config.steps // 10)
+    return replace(
+        config,
+        optimizer=resolved(config.optimizer, config.steps),
+        validate_every=config.validate_every or every,
+        checkpoint_every=config.checkpoint_every or every,
+        patch=plan.training.patch,
+        width=plan.training.width,
+        batch=plan.training.batch,
+        device="cuda" if choose_device(config.device).type == "cuda" else "cpu",
+    )
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; `auto` is the GPU where there is one. Raises UserError when there is none."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "device cuda",
+            found="torch sees no GPU",
+            rule="A CUDA build of torch and a driver are needed",
+            remedy="Use device=cpu, or see the README on installing with a GPU",
+        )
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def estimate(task: Supervised, sampler: PatchSampler, config: FinetuneConfig) -> Estimate:
+    """What the whole training will take, from two steps on a copy of the network."""
+    device = next(task.parameters()).device
+    seconds = seconds_per_step(task, sampler.batch(0).to(device))
+    channels = len(sampler.store.plan.preprocessing.channels)
+    return Estimate(
+        seconds=seconds * config.steps,
+        memory_bytes=training_bytes(task.network, sampler.batch_size, channels, sampler.patch),
+        parameters=sum(p.numel() for p in task.parameters()),
+    )
+
+
+class Validator:
+    """Dice on whole validation volumes, in the store's geometry; "score" is the mean over classes."""
+
+    def __init__(self, store: Store, cases: tuple[str, ...], plan: Plan, network: UNet) -> None:
+        self.store, self.cases, self.classes = store, cases, architecture_for(plan).classes
+        self.predictor = Predictor(network=network, plan=plan)
+
+    def __call__(self) -> dict[str, float]:
+        """Mean Dice per class over the cases where it is defined."""
+        found: dict[int, list[float]] = {c: [] for c in range(1, self.classes)}
+        for case in self.cases:
+            predicted = self.predictor.classes(self.store.image(case)[:])
+            true = self.store.label(case)[:]
+            for c, values in found.items():
+                score = dice(predicted == c, true == c)
+                values += [score] if score is not None else []
+        means = {f"dice/{c}": sum(v) / len(v) for c, v in found.items() if v}
+        return {"score": sum(means.values()) / len(means), **means} if means else {}
+
+
+def _check_labels(store: Store, split: Split) -> None:
+    for case in (*split.train, *split.validation):
+        if case not in store.cases or not store.cases[case].labelled:
+            raise UserError(
+                case,
+                found="no such case in the store" if case not in store.cases else "it has no label in the store",
+                rule="Training and validation cases are labelled cases of the store",
+                remedy=f"The store's labelled cases are listed in {store.path / 'store.json'}",
+            )
+    if not any(store.cases[case].foreground_voxels for case in split.train):
+        raise UserError(
+            ", ".join(split.train[:5]),
+            found="no training label has any foreground",
+            rule="A network learns from labels with foreground",
+            remedy="Choose other cases (--seed), or more of them (--labelled)",
+        )
+
+
+def _record(out: Path, report: TransferReport, announce: Callable[[str], None]) -> None:
+    import json
+
+    write_text(out / "transfer.json", json.dumps(plain(report), indent=1))
+    announce("\n".join(report.lines()))
+
+
+def _announce(found: Estimate, announce: Callable[[str], None]) -> None:
+    values = asdict(found)
+    announce(
+        f"estimate: {values['seconds'] / 60:.1f} min, {values['memory_bytes'] / 2**30:.2f} GiB memory, "
+        f"{values['parameters']:,} parameters"
+    )

@@ -1,0 +1,57 @@
+"""Overlap and distance between a predicted and a true mask.
+
+A score without meaning is None, never 0 or 1: Dice and IoU of a class that neither mask has, and HD95 of
+one that either lacks.
+"""
+
+import numpy as np
+import torch
+
+from ..data.volume import Triple
+
+
+def dice(predicted: np.ndarray, true: np.ndarray) -> float | None:
+    """Dice coefficient of two boolean masks of one shape: 2|A and B| / (|A| + |B|)."""
+    total = int(np.count_nonzero(predicted)) + int(np.count_nonzero(true))
+    return 2 * int(np.count_nonzero(predicted & true)) / total if total else None
+
+
+def iou(predicted: np.ndarray, true: np.ndarray) -> float | None:
+    """Intersection over union (Jaccard index) of two boolean masks of one shape."""
+    union = int(np.count_nonzero(predicted | true))
+    return int(np.count_nonzero(predicted & true)) / union if union else None
+
+
+def hd95(predicted: np.ndarray, true: np.ndarray, spacing: Triple) -> float | None:
+    """95th percentile of the surface distances, the larger of both directions, in the unit of `spacing`.
+
+    Computed by MONAI (`compute_hausdorff_distance`), on the box that holds both masks.
+    """
+    if not predicted.any() or not true.any():
+        return None
+    from monai.metrics import compute_hausdorff_distance  # slow to import, needed for evaluation alone
+
+    box = _bounding_box(predicted | true)
+    pair = [torch.from_numpy(mask[box])[None, None] for mask in (predicted, true)]
+    return float(compute_hausdorff_distance(*pair, include_background=True, percentile=95, spacing=spacing))
+
+
+def _bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
+    """The smallest box around a mask and one voxel more, so that its surface does not touch the border."""
+    box = []
+    for axis in range(mask.ndim):
+        others = tuple(a for a in range(mask.ndim) if a != axis)
+        occupied = np.flatnonzero(mask.any(axis=others))
+        box.append(slice(max(0, int(occupied[0]) - 1), int(occupied[-1]) + 2))
+    return tuple(box)
+
+
+def per_class(
+    predicted: np.ndarray, true: np.ndarray, classes: int
+) -> dict[int, dict[str, float | None]]:
+    """Dice and IoU of every foreground class of two maps of class numbers."""
+    scores = {}
+    for c in range(1, classes):
+        a, b = predicted == c, true == c
+        scores[c] = {"dice": dice(a, b), "iou": iou(a, b)}
+    return scores

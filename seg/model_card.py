@@ -1,0 +1,36 @@
+"""The README.md of a run: what the model is, in words, without any file name."""
+
+import json
+from pathlib import Path
+
+from ..data.atomic import write_text
+from .checkpoint import load
+
+
+def write_card(run: Path) -> None:
+    """Writes RUN/README.md from the checkpoint that predictions will use."""
+    info = load(run).info
+    plan, architecture = info.plan, info.architecture
+    scores = ", ".join(f"{name} {value:.4f}" for name, value in info.scores.items()) or "no validation cases"
+    labels = plan.labels
+    write_text(
+        run / "README.md",
+        "\n".join(
+            [
+                f"# A {architecture.name} trained by fewvox ({info.method})",
+                "",
+                f"- Input: {len(plan.preprocessing.channels)} channel(s), resampled to "
+                f"{plan.preprocessing.spacing} {plan.preprocessing.unit} (z, y, x), "
+                f"{', '.join(plan.preprocessing.normalisation)}.",
+                f"- Output: {'label values ' + str(labels.values) if labels else 'none'}.",
+                f"- Patch {plan.training.patch}, features {architecture.topology.features}.",
+                f"- {info.steps} steps, seed {info.seed}, {len(info.trained_on)} training and "
+                f"{len(info.validated_on)} validation volumes (known by hash only).",
+                f"- Validation: {scores}.",
+                f"- Made with {json.dumps(info.environment)}.",
+                "",
+                "Predict with `fewvox predict --model THIS_FOLDER DATA --out DIR`.",
+                "",
+            ]
+        ),
+    )

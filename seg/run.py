@@ -1,0 +1,86 @@
+"""The folder of one training: everything it was given and everything it made.
+
+    RUN/config.yaml plan.yaml split.json environment.json   what it was given, resolved
+    RUN/transfer.json                                       what was loaded from a checkpoint, if any
+    RUN/metrics.jsonl tensorboard/                          what it measured
+    RUN/checkpoints/                                        see checkpoint.py
+    RUN/README.md                                           the model card, written at the end
+"""
+
+import json
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..data.atomic import write_text
+from ..data.errors import UserError
+from ..data.plan import Plan
+from ..data.settings import load_mapping, plain, write_yaml
+from .checkpoint import read_index
+
+
+class RunError(UserError):
+    """A run folder that cannot be started or continued."""
+
+
+def start(path: Path, config: Any, plan: Plan, split: dict[str, list[str]]) -> None:
+    """Makes a run folder and writes what the run is given; raises RunError when a run is there already."""
+    if path.exists() and any(path.iterdir()):
+        raise RunError(
+            path,
+            found="the folder is not empty",
+            rule="A run is never written over",
+            remedy="Continue it with --resume, or choose another --out",
+        )
+    path.mkdir(parents=True, exist_ok=True)
+    write_yaml(path / "plan.yaml", plan, "The plan of this run; see docs/formats.md.")
+    write_text(path / "split.json", json.dumps(split, indent=1))
+    write_text(path / "environment.json", json.dumps(environment(), indent=1))
+    # written last: a folder with it can be resumed
+    write_yaml(path / "config.yaml", config, "The resolved configuration of this run.")
+
+
+def check_resumable(path: Path, config: Any, split: dict[str, list[str]]) -> None:
+    """Raises RunError unless the run was started with the same configuration and cases."""
+    if not (path / "config.yaml").is_file():
+        raise RunError(
+            path,
+            found="no run to continue",
+            rule="--resume continues a run that was started before",
+            remedy="Leave --resume out",
+        )
+    before, now = load_mapping(path / "config.yaml"), plain(config)
+    changed = [
+        f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    ]
+    if json.loads((path / "split.json").read_text(encoding="utf-8")) != split:
+        changed.append("the cases are others")
+    if changed:
+        raise RunError(
+            path,
+            found="; ".join(changed),
+            rule="A run is continued with the settings and cases it was started with",
+            remedy="Give the same ones, or start another run",
+        )
+
+
+def has_checkpoint(path: Path) -> bool:
+    """Whether the run has something to continue from."""
+    return "last" in read_index(path)
+
+
+def environment() -> dict[str, str]:
+    """Versions and machine, for the record."""
+    names = ("fewvox", "torch", "numpy", "scipy", "blosc2")
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "threads": str(torch.get_num_threads()),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        **{name: version(name) for name in names},
+    }

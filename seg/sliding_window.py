@@ -1,0 +1,77 @@
+"""Predicting a volume larger than the patch, window by window.
+
+Source: nnU-Net (Isensee et al. 2021): windows overlap by half, each weighted by a Gaussian of an eighth
+of its extent, because a network is surest in the middle of what it sees.
+"""
+
+# Shapes: C = channels, K = classes.
+
+from collections.abc import Callable, Iterator
+from itertools import product
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data.volume import Shape
+
+
+def stitch(
+    predict: Callable[[Tensor], Tensor], image: Tensor, patch: Shape, *, overlap: float = 0.5
+) -> Tensor:
+    """`predict` applied to windows of `image` and averaged, (K, Z, Y, X) float32 on the CPU.
+
+    Args:
+        predict: from (1, C, *patch) to (1, K, *patch).
+        image: (C, Z, Y, X); padded with 0 (the mean after z-scoring) where it is smaller than the patch.
+        patch: extent of a window (z, y, x).
+        overlap: least share of a window's extent that lies in the next one, in [0, 1).
+    """
+    padded, inner = _padded(image, patch)
+    weight = gaussian(patch)
+    total, weights = None, torch.zeros(padded.shape[1:])
+    for window in windows(tuple(padded.shape[1:]), patch, overlap):
+        out = predict(padded[(slice(None), *window)][None])[0].float().cpu()
+        if total is None:
+            total = torch.zeros((out.shape[0], *padded.shape[1:]))
+        total[(slice(None), *window)] += out * weight
+        weights[window] += weight
+    if total is None:
+        raise ValueError(f"an image of shape {tuple(image.shape)} has no voxels")
+    return (total / weights)[(slice(None), *inner)]
+
+
+def windows(shape: tuple[int, ...], patch: Shape, overlap: float) -> Iterator[tuple[slice, ...]]:
+    """Windows that cover `shape`, evenly spread; each axis must be at least as long as the patch."""
+    starts = [_starts(n, p, overlap) for n, p in zip(shape, patch, strict=True)]
+    for corner in product(*starts):
+        yield tuple(slice(s, s + p) for s, p in zip(corner, patch, strict=True))
+
+
+def _starts(extent: int, patch: int, overlap: float) -> list[int]:
+    if extent == patch:
+        return [0]
+    step = max(1, int(patch * (1 - overlap)))
+    count = -(-(extent - patch) // step) + 1
+    return [round(i * (extent - patch) / (count - 1)) for i in range(count)]
+
+
+def gaussian(patch: Shape) -> Tensor:
+    """Weights (Z, Y, X), 1 in the middle, never below 1e-3 so that every voxel is counted."""
+    axes = []
+    for n in patch:
+        x = np.arange(n) - (n - 1) / 2
+        axes.append(torch.from_numpy(np.exp(-0.5 * (x / (n / 8)) ** 2)).float())
+    z, y, x = axes
+    return (z[:, None, None] * y[None, :, None] * x[None, None, :]).clamp_min(1e-3)
+
+
+def _padded(image: Tensor, patch: Shape) -> tuple[Tensor, tuple[slice, ...]]:
+    """The image at least as large as the patch, and where it lies in that."""
+    missing = [max(0, p - n) for p, n in zip(patch, image.shape[1:], strict=True)]
+    before = [m // 2 for m in missing]
+    inner = tuple(slice(b, b + n) for b, n in zip(before, image.shape[1:], strict=True))
+    if not any(missing):
+        return image, inner
+    padding = [p for b, m in zip(reversed(before), reversed(missing), strict=True) for p in (b, m - b)]
+    return torch.nn.functional.pad(image, padding), inner
