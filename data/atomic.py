@@ -31,23 +31,33 @@ def new_folder(path: Path) -> Iterator[Path]:
     partial.mkdir()
     try:
         yield partial
-        sync_tree(partial)
-        os.rename(partial, path)
+        _sync_tree(partial)
+        partial.rename(path)
         _sync_folder(path.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path`, hidden and ending alike, that replaces it when the block ends well."""
+    partial = path.with_name(f".{uuid.uuid4().hex[:12]}.{path.name}")
+    try:
+        yield partial
+        _sync_file(partial)
+        partial.replace(path)
+        _sync_folder(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Replaces a file's content in one step: readers see the old or the new, never a part."""
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
-    _sync_file(partial)
-    os.replace(partial, path)
-    _sync_folder(path.parent)
+    with new_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
-def sync_tree(folder: Path) -> None:
+def _sync_tree(folder: Path) -> None:
     """Makes the disk keep every file below a folder before its name says that it is whole."""
     for path in folder.rglob("*"):
         if path.is_file():

@@ -1,8 +1,22 @@
 """Where patches lie in a volume."""
 
+from typing import Protocol
+
 import numpy as np
 
 from .volume import Shape
+
+
+class ChunkedArray(Protocol):
+    """An array on disk of which slices are read."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...  # noqa: D102
+
+    @property
+    def dtype(self) -> np.dtype: ...  # noqa: D102
+
+    def __getitem__(self, key: object) -> np.ndarray: ...
 
 
 def random_start(shape: Shape, patch: Shape, rng: np.random.Generator) -> np.ndarray:
@@ -16,18 +30,17 @@ def centred_start(centre: np.ndarray, patch: Shape) -> np.ndarray:
     return centre - np.array(patch) // 2
 
 
-def read_box(array: object, start: np.ndarray, size: Shape) -> np.ndarray:
+def read_box(array: ChunkedArray, start: np.ndarray, size: Shape) -> np.ndarray:
     """The box of the last three axes of a store's array, 0 where it reaches over the border.
 
     0 is the mean of a z-scored image and the background of a label map.
     """
-    shape: tuple[int, ...] = array.shape  # type: ignore[attr-defined]
-    lead, extent = shape[:-3], np.array(shape[-3:])
+    lead, extent = array.shape[:-3], np.array(array.shape[-3:])
     low, high = np.maximum(start, 0), np.minimum(start + size, extent)
-    out = np.zeros((*lead, *size), dtype=array.dtype)  # type: ignore[attr-defined]
+    out = np.zeros((*lead, *size), dtype=array.dtype)
     if (high <= low).any():
         return out
     source = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
     target = tuple(slice(int(a), int(b)) for a, b in zip(low - start, high - start, strict=True))
-    out[(..., *target)] = array[(slice(None),) * len(lead) + source]  # type: ignore[index]
+    out[(..., *target)] = array[(slice(None),) * len(lead) + source]
     return out

@@ -71,6 +71,20 @@ def find_cases(
     return cases, problems
 
 
+def find_images(data: str | Path) -> list[Case]:
+    """The volumes in `data`, sorted by id, whatever labels there are; raises DatasetError."""
+    root, images, _, _ = _image_files(data)
+    found, problems = _by_id(images, root)
+    _refuse(problems)
+    return [Case(id=case, image=path, label=None, subject=case) for case, path in sorted(found.items())]
+
+
+def find_labels(labels: str | Path) -> dict[str, Path]:
+    """Label maps by case id, in a folder of them or in `labels/` of a data set; raises DatasetError."""
+    root = Path(labels)
+    return _label_files(root / "labels" if (root / "labels").is_dir() else root)
+
+
 def _image_files(data: str | Path) -> tuple[Path, list[Path], Path | None, list[Path]]:
     """Root of the ids, image files, the label folder beside them, and volumes that nobody reads."""
     path = Path(data)
@@ -120,10 +134,13 @@ def _label_files(root: Path) -> dict[str, Path]:
             remedy="Check the path",
         )
     found, problems = _by_id(_volumes_below(root), root)
-    if problems:
-        first = problems[0]
-        raise DatasetError(first.where, found=first.found, rule=first.rule, remedy=first.remedy)
+    _refuse(problems)
     return found
+
+
+def _refuse(problems: list[Problem]) -> None:
+    for p in problems[:1]:
+        raise DatasetError(p.where, found=p.found, rule=p.rule, remedy=p.remedy)
 
 
 def _volumes_below(root: Path) -> list[Path]:
@@ -145,7 +162,7 @@ def _by_id(paths: list[Path], root: Path) -> tuple[dict[str, Path], list[Problem
             case=case,
             where=str(path),
             found=f"its name without suffix, '{case}', is that of another volume too",
-            rule="The path without suffix is the name of a case and must be unique, upper and lower case alike",
+            rule="The path without suffix names a case and must be unique, whether in upper or lower case",
             remedy="Rename one of them or move it away",
         )
         for case, path in zip(ids, paths, strict=True)

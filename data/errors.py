@@ -10,11 +10,16 @@ class UserError(Exception):
 
     def __init__(self, where: object, *, found: str, rule: str, remedy: str) -> None:
         self.where, self.found, self.rule, self.remedy = str(where), found, rule, remedy
-        super().__init__(f"{where}: {found}. {rule}. {remedy}.")
+        super().__init__(sentences(where, found, rule, remedy))
 
     def __reduce__(self) -> tuple[object, ...]:
         """Lets the error cross a process boundary whole (exceptions with keywords otherwise do not)."""
         return _rebuild, (type(self), self.where, self.found, self.rule, self.remedy)
+
+
+def sentences(where: object, found: str, rule: str, remedy: str) -> str:
+    """The four parts as a text: "file: found. Rule. Remedy."."""
+    return f"{where}: {found}. {rule[:1].upper()}{rule[1:]}. {remedy[:1].upper()}{remedy[1:]}."
 
 
 def _rebuild(kind: type[UserError], where: str, found: str, rule: str, remedy: str) -> UserError:

@@ -7,7 +7,7 @@ import numpy as np
 
 from .settings import settings
 from .units import factor
-from .volume import Shape, Triple
+from .volume import Orientation, Shape, Triple
 
 
 @settings
@@ -32,6 +32,7 @@ class CaseFacts:
     shape: Shape
     spacing: Triple | None
     unit: str | None
+    orientation: Orientation
     channels: tuple[str, ...]
     dtype: str
     intensities: tuple[Intensity, ...]
@@ -67,6 +68,7 @@ class Fingerprint:
     unit: str | None
     spacing: Triple | None
     median_shape: Shape
+    orientation: Orientation
     channels: tuple[str, ...]
     label_values: tuple[int, ...]
 
@@ -81,6 +83,7 @@ class Fingerprint:
             unit=unit,
             spacing=spacing,
             median_shape=_median_shape(facts, spacing, unit),
+            orientation=facts[0].orientation if facts else "stored",
             channels=facts[0].channels if facts else (),
             label_values=tuple(sorted({0}.union(*(f.label_voxels or {} for f in facts)))),
         )

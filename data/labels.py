@@ -84,7 +84,7 @@ def _whole_numbers(labels: np.ndarray, where: object) -> np.ndarray:
         first = labels[whole != labels][0]
         raise UserError(
             where,
-            found=f"the label value {first:g} (and {int((whole != labels).sum()) - 1} more that are not whole)",
+            found=f"the label value {first:g} (and {int((whole != labels).sum()) - 1} more like it)",
             rule="Label values are whole numbers",
             remedy="Save the label without interpolation or rescaling",
         )

@@ -96,7 +96,11 @@ class PatchSampler:
         start = self._start(case, rng, foreground=self._is_foreground(k))
         # the box that is read is larger than the patch and has the same centre
         start = start - (np.array(self.read) - self.patch) // 2
-        return case, read_box(self.images[case], start, self.read), read_box(self.labels[case], start, self.read)
+        return (
+            case,
+            read_box(self.images[case], start, self.read),
+            read_box(self.labels[case], start, self.read),
+        )
 
     def _is_foreground(self, k: int) -> bool:
         share = self.config.foreground_share
@@ -105,14 +109,11 @@ class PatchSampler:
     def _start(self, case: str, rng: np.random.Generator, *, foreground: bool) -> np.ndarray:
         positions = self.foreground[case]
         if not foreground or not positions:
-            z, y, x = self.images[case].shape[1:]
-            return random_start((z, y, x), self.patch, rng)
+            return random_start(self.store.cases[case].shape, self.patch, rng)
         of_class = positions[sorted(positions)[rng.integers(len(positions))]]
         return centred_start(of_class[rng.integers(len(of_class))], self.patch)
 
-    def _augment(
-        self, images: Tensor, labels: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
+    def _augment(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         if self.config.spatial is not None:
             spacing = self.store.plan.preprocessing.spacing
             maps = random_maps(len(images), spacing, self.config.spatial, generator)

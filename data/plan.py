@@ -18,7 +18,7 @@ from .fingerprint import Fingerprint
 from .hashing import settings_hash
 from .labels import LabelKind, LabelTable
 from .settings import plain, settings
-from .volume import Shape, Triple
+from .volume import Orientation, Shape, Triple
 
 BudgetName = Literal["default", "cpu"]
 # voxels of a patch: Biom3d's 128^3 fits a GPU of 12 GiB; 64^3 trains in minutes on two CPU cores
@@ -37,14 +37,17 @@ class Preprocessing:
     """What is done to every volume before a network sees it; hashed into the store.
 
     `spacing` (z, y, x) in `unit` is the voxel size volumes are resampled to, None where the files know
-    none (then nothing is resampled). `normalisation` names one scheme per channel; "zscore" subtracts
+    none (then nothing is resampled). `orientation` is what volumes are turned to: "RAS", or "stored" for
+    files that know none. `normalisation` names one scheme per channel; "zscore" subtracts
     the volume's mean and divides by its standard deviation.
     """
 
     unit: str | None
-    spacing: tuple[
-        Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]
-    ] | None
+    spacing: (
+        tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+        | None
+    )
+    orientation: Orientation
     channels: Annotated[tuple[str, ...], Field(min_length=1)]
     normalisation: tuple[Literal["zscore"], ...]
 
@@ -97,6 +100,7 @@ def make_plan(
         preprocessing=Preprocessing(
             unit=fingerprint.unit,
             spacing=spacing,
+            orientation=fingerprint.orientation,
             channels=fingerprint.channels,
             normalisation=("zscore",) * len(fingerprint.channels),
         ),

@@ -20,7 +20,7 @@ from .preprocess import preprocess
 from .resample import coarsen_image, coarsen_labels, coarser_factors, resample_labels, resampled_shape
 from .scan import Scan, ScanOptions, read_image
 from .settings import write_yaml
-from .store import PLAN_FILE, Store, StoreError, StoredCase, case_folder, write_array, write_index
+from .store import PLAN_FILE, Store, StoredCase, StoreError, case_folder, write_array, write_index
 from .volume import Shape
 
 # what nnU-Net keeps per class and case too
@@ -52,7 +52,9 @@ def prepare(
         )
     check_disk(out, bytes_needed(scanned, plan))
     with new_folder(out) as partial:
-        write_yaml(partial / PLAN_FILE, plan, "How this data set is prepared and trained on; see docs/formats.md.")
+        write_yaml(
+            partial / PLAN_FILE, plan, "How this data set is prepared and trained on; see docs/formats.md."
+        )
         facts = {f.id: f for f in scanned.fingerprint.cases}
         stored: list[StoredCase] = []
         with ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
@@ -88,9 +90,7 @@ def check_disk(out: Path, needed: int) -> None:
         )
 
 
-def _prepare_case(
-    case: Case, facts: CaseFacts, plan: Plan, store: Path, options: ScanOptions
-) -> StoredCase:
+def _prepare_case(case: Case, facts: CaseFacts, plan: Plan, store: Path, options: ScanOptions) -> StoredCase:
     _check_unchanged(case.image, facts.image_hash)
     volume = read_image(case.image, options)
     image = preprocess(volume, plan.preprocessing, case.image)

@@ -21,6 +21,13 @@ def preprocess(volume: Volume, how: Preprocessing, where: object) -> np.ndarray:
             rule=f"The plan has {len(how.channels)} ({', '.join(how.channels)})",
             remedy="Give a volume with these channels in this order",
         )
+    if volume.orientation != how.orientation:
+        raise UserError(
+            where,
+            found=f"orientation '{volume.orientation}'",
+            rule=f"the plan's volumes have orientation '{how.orientation}' (RAS for files that know theirs)",
+            remedy="give the volume in the format of the training data",
+        )
     array = resample(volume.array, target_shape(volume, how, where))
     return np.stack([zscore(channel) for channel in array])
 
@@ -39,7 +46,9 @@ def spacing_in_plan(volume: Volume, how: Preprocessing, where: object) -> Triple
     if volume.spacing is None or (volume.unit is None) != (how.unit is None):
         raise UserError(
             where,
-            found="no voxel spacing" if volume.spacing is None else f"a spacing in {volume.unit or 'no unit'}",
+            found="no voxel spacing"
+            if volume.spacing is None
+            else f"a spacing in {volume.unit or 'no unit'}",
             rule=f"The plan resamples to {how.spacing} {how.unit or '(no unit)'} (z, y, x)",
             remedy="Save spacing and unit in the file, or give them with --spacing Z,Y,X --unit um",
         )

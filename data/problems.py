@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from .errors import UserError
+from .errors import UserError, sentences
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,4 +30,4 @@ class Problem:
         )
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.found}. {self.rule}. {self.remedy}."
+        return sentences(self.where, self.found, self.rule, self.remedy)

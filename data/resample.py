@@ -39,13 +39,12 @@ def resample_labels(labels: np.ndarray, shape: Shape, classes: int) -> np.ndarra
     """Class numbers (Z, Y, X) at `shape`: the class with the largest linearly interpolated share wins."""
     if labels.shape == shape:
         return labels
+    zoom = [new / old for new, old in zip(shape, labels.shape, strict=True)]
     best = np.zeros(shape, dtype=labels.dtype)
-    most = np.full(shape, -1.0, dtype=np.float32)
+    share, most = np.empty(shape, dtype=np.float32), np.full(shape, -1.0, dtype=np.float32)
     for c in range(classes):
-        zoom = [new / old for new, old in zip(shape, labels.shape, strict=True)]
-        share = ndimage.zoom(
-            (labels == c).astype(np.float32), zoom, order=1, mode="nearest", grid_mode=True
-        )
+        is_class = (labels == c).astype(np.float32)
+        ndimage.zoom(is_class, zoom, output=share, order=1, mode="nearest", grid_mode=True)
         wins = share > most
         best[wins], most[wins] = c, share[wins]
     return best

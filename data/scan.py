@@ -92,7 +92,7 @@ def scan(
 
 
 def read_image(path: Path, options: ScanOptions) -> Volume:
-    """The image in `path`, finite and float32-safe, with the spacing that `options` give it if it has none."""
+    """The image in `path`, every voxel a finite float32; `options` give a spacing to one without."""
     volume = read_volume(path)
     if volume.spacing is None and options.spacing is not None:
         volume = replace(volume, spacing=options.spacing, unit=options.unit)
@@ -133,6 +133,7 @@ def examine(case: Case, options: ScanOptions) -> tuple[CaseFacts | None, list[Pr
         shape=image.shape,
         spacing=image.spacing,
         unit=image.unit,
+        orientation=image.orientation,
         channels=image.channels,
         dtype=str(image.array.dtype),
         intensities=intensities,
@@ -217,6 +218,7 @@ def _disagreements(facts: list[CaseFacts]) -> list[Problem]:
     """Where cases do not fit each other: channels, spacing known or not, units, copies."""
     return [
         *_odd_channels(facts),
+        *_mixed_orientations(facts),
         *_odd_spacings(facts),
         *_copies(facts),
     ]
@@ -235,6 +237,23 @@ def _odd_channels(facts: list[CaseFacts]) -> list[Problem]:
         )
         for f in facts
         if f.channels != usual
+    ]
+
+
+def _mixed_orientations(facts: list[CaseFacts]) -> list[Problem]:
+    oriented = [f for f in facts if f.orientation == "RAS"]
+    if not oriented or len(oriented) == len(facts):
+        return []
+    first = next(f for f in facts if f.orientation == "stored")
+    return [
+        Problem(
+            severity="error",
+            case=first.id,
+            where=first.id,
+            found="a file that knows no orientation",
+            rule=f"{len(oriented)} other cases know theirs and are turned to RAS; the two do not mix",
+            remedy="Convert all volumes to NIfTI with their orientation, or none",
+        )
     ]
 
 
@@ -278,7 +297,7 @@ def _odd_spacings(facts: list[CaseFacts]) -> list[Problem]:
                     case=f.id,
                     where=f.id,
                     found=f"spacing {_short(f.spacing or (0, 0, 0))} {f.unit}",
-                    rule=f"The median of the data set is {_short(tuple(median))} {unit}, over {_OUTLIER:g} times off",
+                    rule=f"The median of all cases is {_short(tuple(median))} {unit}; {_OUTLIER:g} times off is an error",
                     remedy="Correct the spacing or its unit in the file",
                 )
             )
@@ -354,7 +373,7 @@ def _value_problems(labelled: list[CaseFacts]) -> list[Problem]:
             severity="warning",
             case=found[0].id,
             where=found[0].id,
-            found=f"the label value {value} on {(found[0].label_voxels or {})[value]} voxels, in no other case",
+            found=f"the label value {value} ({(found[0].label_voxels or {})[value]} voxels) in no other case",
             rule="A class occurs in more than one of five or more labels",
             remedy="Correct the label if the value is a slip; otherwise it is trained as a class of its own",
         )

@@ -83,7 +83,9 @@ def load_mapping(path: Path) -> dict[str, Any]:
 def write_yaml(path: Path, value: Any, comment: str = "") -> None:
     """Writes settings as YAML in the order of their class, under a comment."""
     head = "".join(f"# {line}\n" for line in comment.splitlines())
-    path.write_text(head + yaml.safe_dump(plain(value), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    path.write_text(
+        head + yaml.safe_dump(plain(value), sort_keys=False, allow_unicode=True), encoding="utf-8"
+    )
 
 
 def override(values: dict[str, Any], assignments: list[str]) -> dict[str, Any]:

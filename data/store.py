@@ -1,22 +1,23 @@
 """The prepared data set on disk: chunked, compressed, read box by box.
 
-    STORE/store.json                     what is in it; written last, so a folder without it is no store
-    STORE/plan.yaml                      the plan it was prepared with
-    STORE/cases/<id>/image_0.b2nd        (C, Z, Y, X) float32, image_1 ... coarser by 2 per pooled axis
-    STORE/cases/<id>/label_0.b2nd        (Z, Y, X) class numbers, label_1 ... beside each image
-    STORE/cases/<id>/foreground.npz      up to 10,000 positions (n, 3) of each class, named by its number
+STORE/store.json                     what is in it; written last, so a folder without it is no store
+STORE/plan.yaml                      the plan it was prepared with
+STORE/cases/<id>/image_0.b2nd        (C, Z, Y, X) float32, image_1 ... coarser by 2 per pooled axis
+STORE/cases/<id>/label_0.b2nd        (Z, Y, X) class numbers, label_1 ... beside each image
+STORE/cases/<id>/foreground.npz      up to 10,000 positions (n, 3) of each class, named by its number
 """
 
 import json
 from dataclasses import field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, cast
 
 import blosc2
 import numpy as np
 from pydantic import Field
 
+from .boxes import ChunkedArray
 from .errors import UserError
 from .plan import Plan
 from .settings import parse, plain, read_yaml, settings
@@ -99,7 +100,7 @@ class Store:
                 path / PLAN_FILE,
                 found="preprocessing or labels were edited after the store was prepared",
                 rule="The volumes in a store are prepared by its own plan; only `training` may be edited",
-                remedy=f"Prepare another store with `fewvox prepare DATA --plan {path / PLAN_FILE} --out NEW`",
+                remedy=f"Make another store: `fewvox prepare DATA --plan {path / PLAN_FILE} --out NEW`",
             )
         return cls(path, plan, index)
 
@@ -108,11 +109,11 @@ class Store:
         """The cases with a label, in the order of their ids."""
         return [case for _, case in sorted(self.cases.items()) if case.labelled]
 
-    def image(self, case: str, level: int = 0) -> "blosc2.NDArray":
+    def image(self, case: str, level: int = 0) -> ChunkedArray:
         """The image (C, Z, Y, X) at a level; slicing it reads only the chunks that the slice touches."""
         return self._open(case, f"image_{level}")
 
-    def label(self, case: str, level: int = 0) -> "blosc2.NDArray":
+    def label(self, case: str, level: int = 0) -> ChunkedArray:
         """The class numbers (Z, Y, X) at a level."""
         return self._open(case, f"label_{level}")
 
@@ -121,11 +122,12 @@ class Store:
         with np.load(case_folder(self.path, case) / "foreground.npz") as file:
             return {int(name): file[name] for name in file.files}
 
-    def _open(self, case: str, name: str) -> "blosc2.NDArray":
+    def _open(self, case: str, name: str) -> ChunkedArray:
         path = case_folder(self.path, case) / f"{name}.b2nd"
         try:
-            # one thread: workers and the network share the cores
-            return blosc2.open(str(path), mode="r", dparams=blosc2.DParams(nthreads=1))  # type: ignore[return-value]
+            # one thread: the network needs the cores
+            opened = blosc2.open(str(path), mode="r", dparams={"nthreads": 1})
+            return cast("ChunkedArray", opened)
         except (OSError, RuntimeError, ValueError) as error:
             raise StoreError(
                 path,
@@ -147,7 +149,7 @@ def write_array(path: Path, array: np.ndarray) -> None:
     if array.ndim == 4:
         chunks[0] = blocks[0] = 1
     blosc2.asarray(
-        np.ascontiguousarray(array),
+        cast("Any", np.ascontiguousarray(array)),  # blosc2's stub does not know numpy's arrays
         urlpath=str(path),
         mode="w",
         chunks=tuple(chunks),

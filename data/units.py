@@ -22,6 +22,7 @@ _NAMES = {
     "å": "angstrom",
 }
 
+
 def canonical(name: str | None) -> str | None:
     """The one name used here for a unit a file names ("µm", "micron" -> "um"); None when it is no length."""
     if name is None:

@@ -1,7 +1,7 @@
 """A volume: voxels, what they measure in space, and where they came from."""
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -9,6 +9,8 @@ from .units import factor
 
 Triple = tuple[float, float, float]
 Shape = tuple[int, int, int]
+# RAS: the axes point to the patient's right, front and head; stored: the file does not know
+Orientation = Literal["RAS", "stored"]
 IDENTITY: tuple[Triple, Triple, Triple] = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 
 
@@ -17,7 +19,7 @@ class Volume:
     """Voxels `(C, Z, Y, X)` and their geometry.
 
     A voxel's place in the world is `origin + direction @ (spacing * (z, y, x))`; every vector and matrix
-    is in z, y, x order. NIfTI volumes stand in the closest RAS orientation (x to the right, y to the
+    is in z, y, x order. NIfTI volumes are turned to the closest RAS orientation (x to the right, y to the
     front, z up); formats that know no orientation stand as stored.
 
     `spacing` and `unit` are None where the file does not say: nothing is ever assumed to be 1.
@@ -29,6 +31,7 @@ class Volume:
     unit: str | None = None
     origin: Triple = (0.0, 0.0, 0.0)
     direction: tuple[Triple, Triple, Triple] = IDENTITY
+    orientation: Orientation = "stored"
     channels: tuple[str, ...] = ()
     source: Any = None
     notes: tuple[str, ...] = field(default=())

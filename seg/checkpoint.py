@@ -83,7 +83,7 @@ def load(path: str | Path, prefer: Literal["best", "last"] = "best") -> Checkpoi
         raise CheckpointError(
             file,
             found=f"not readable as safetensors ({error})",
-            rule=f"Weights are read from {WEIGHTS} only; pickles (.pt, .pth, .pkl) can run code and are refused",
+            rule=f"Weights are read from {WEIGHTS} alone; a pickle (.pt, .pth) can run code and is refused",
             remedy="Give the run folder or its weights.safetensors",
         ) from error
     if _KEY not in metadata:

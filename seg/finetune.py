@@ -1,10 +1,13 @@
 """Training a segmentation network on labelled patches: from scratch (the baseline) or from a checkpoint."""
 
+import json
+import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
+import psutil
 import torch
 from pydantic import Field
 from torch import nn
@@ -20,7 +23,7 @@ from . import run
 from .checkpoint import Checkpoint, CheckpointInfo
 from .engine.estimate import seconds_per_step, training_bytes
 from .engine.loop import LoopConfig, Observer, StepResult, train
-from .engine.optimisers import resolved
+from .engine.optimisers import SHORT_TRAINING, resolved
 from .losses import dice_cross_entropy
 from .metrics import dice
 from .model_card import write_card
@@ -28,6 +31,8 @@ from .networks.registry import architecture_for, build
 from .networks.unet import UNet
 from .predict import Predictor
 from .transfer import Choice, TransferReport, transfer
+
+log = logging.getLogger(__name__)
 
 
 @settings
@@ -40,7 +45,9 @@ class FinetuneConfig(LoopConfig):
     seed: Annotated[int, Field(ge=0)] = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     patches: PatchConfig = PatchConfig()
-    patch: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
+    patch: (
+        tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None
+    ) = None
     width: Annotated[int, Field(ge=1)] | None = None
     batch: Annotated[int, Field(ge=1)] | None = None
     load: Choice = "both"
@@ -48,10 +55,11 @@ class FinetuneConfig(LoopConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """What a training will take: seconds and bytes of memory, measured and computed before it starts."""
+    """What a training will take: seconds (measured), bytes of memory and disk (computed)."""
 
     seconds: float
     memory_bytes: int
+    disk_bytes: int
     parameters: int
 
 
@@ -85,7 +93,7 @@ def finetune(
     pretrained: Checkpoint | None = None,
     resume: bool = False,
     observer: Observer | None = None,
-    announce: Callable[[str], None] = lambda text: None,
+    announce: Callable[[str], None] | None = None,
 ) -> Finetuned:
     """Trains a network on the split's training cases and writes a run.
 
@@ -101,7 +109,7 @@ def finetune(
         observer: is told of steps and validations.
         announce: is given what the user should read before training starts.
     """
-    out = Path(out)
+    out, say = Path(out), announce or log.info
     plan = planned(store.plan, checked(config or FinetuneConfig(), "configuration"))
     config = resolved_config(config or FinetuneConfig(), plan)
     _check_labels(store, split)
@@ -115,10 +123,12 @@ def finetune(
     network = build(architecture_for(plan), config.seed)
     if pretrained is not None and not run.has_checkpoint(out):
         report = transfer(network, pretrained, plan, config.load)
-        _record(out, report, announce)
+        _record(out, report, say)
     task = Supervised(network.to(device))
-    sampler = PatchSampler(store, split.train, plan.training.patch, plan.training.batch, config.patches, config.seed)
-    _announce(estimate(task, sampler, config), announce)
+    sampler = PatchSampler(
+        store, split.train, plan.training.patch, plan.training.batch, config.patches, config.seed
+    )
+    _announce(estimate(task, sampler, config), say)
     validator = Validator(store, split.validation, plan, network) if split.validation else None
     info = CheckpointInfo(
         architecture=architecture_for(plan),
@@ -179,16 +189,30 @@ def planned(plan: Plan, config: FinetuneConfig) -> Plan:
 def resolved_config(config: FinetuneConfig, plan: Plan) -> FinetuneConfig:
     """The configuration with every `auto` and None replaced by what will be used."""
     every = max(50, config.steps // 10)
+    patches = config.patches
+    if patches.spatial is not None and patches.spatial.flip_probability is None:
+        flips = flip_probability(plan, config.steps)
+        patches = replace(patches, spatial=replace(patches.spatial, flip_probability=flips))
     return replace(
         config,
         optimizer=resolved(config.optimizer, config.steps),
         validate_every=config.validate_every or every,
         checkpoint_every=config.checkpoint_every or every,
+        patches=patches,
         patch=plan.training.patch,
         width=plan.training.width,
         batch=plan.training.batch,
         device="cuda" if choose_device(config.device).type == "cuda" else "cpu",
     )
+
+
+def flip_probability(plan: Plan, steps: int) -> float:
+    """How often each axis is flipped: a half where volumes know no orientation or training is long.
+
+    In a short training on oriented volumes flips cost more than they give: on hippocampi (16 labels, 300
+    steps) they took 0.09 of mean Dice, as the front of a flipped volume is its back.
+    """
+    return 0.5 if plan.preprocessing.orientation == "stored" or steps >= SHORT_TRAINING else 0.0
 
 
 def choose_device(name: str) -> torch.device:
@@ -208,10 +232,13 @@ def estimate(task: Supervised, sampler: PatchSampler, config: FinetuneConfig) ->
     device = next(task.parameters()).device
     seconds = seconds_per_step(task, sampler.batch(0).to(device))
     channels = len(sampler.store.plan.preprocessing.channels)
+    parameters = sum(p.numel() for p in task.parameters())
     return Estimate(
         seconds=seconds * config.steps,
         memory_bytes=training_bytes(task.network, sampler.batch_size, channels, sampler.patch),
-        parameters=sum(p.numel() for p in task.parameters()),
+        # last, best and the one being written; float32 weights and up to two moments each
+        disk_bytes=3 * parameters * 12,
+        parameters=parameters,
     )
 
 
@@ -240,7 +267,9 @@ def _check_labels(store: Store, split: Split) -> None:
         if case not in store.cases or not store.cases[case].labelled:
             raise UserError(
                 case,
-                found="no such case in the store" if case not in store.cases else "it has no label in the store",
+                found="no such case in the store"
+                if case not in store.cases
+                else "it has no label in the store",
                 rule="Training and validation cases are labelled cases of the store",
                 remedy=f"The store's labelled cases are listed in {store.path / 'store.json'}",
             )
@@ -254,15 +283,14 @@ def _check_labels(store: Store, split: Split) -> None:
 
 
 def _record(out: Path, report: TransferReport, announce: Callable[[str], None]) -> None:
-    import json
-
     write_text(out / "transfer.json", json.dumps(plain(report), indent=1))
     announce("\n".join(report.lines()))
 
 
 def _announce(found: Estimate, announce: Callable[[str], None]) -> None:
-    values = asdict(found)
+    free = psutil.virtual_memory().available
+    short = f" (only {free / 2**30:.1f} GiB are free!)" if found.memory_bytes > free else ""
     announce(
-        f"estimate: {values['seconds'] / 60:.1f} min, {values['memory_bytes'] / 2**30:.2f} GiB memory, "
-        f"{values['parameters']:,} parameters"
+        f"estimate: {found.seconds / 60:.1f} min of training steps, {found.memory_bytes / 2**30:.2f} GiB "
+        f"memory{short}, {found.disk_bytes / 2**20:.0f} MiB disk, {found.parameters:,} parameters"
     )

@@ -4,6 +4,8 @@ A score without meaning is None, never 0 or 1: Dice and IoU of a class that neit
 one that either lacks.
 """
 
+import warnings
+
 import numpy as np
 import torch
 
@@ -29,11 +31,16 @@ def hd95(predicted: np.ndarray, true: np.ndarray, spacing: Triple) -> float | No
     """
     if not predicted.any() or not true.any():
         return None
-    from monai.metrics import compute_hausdorff_distance  # slow to import, needed for evaluation alone
+    from monai.metrics.hausdorff_distance import (
+        compute_hausdorff_distance,
+    )  # slow to import, needed for evaluation alone
 
     box = _bounding_box(predicted | true)
     pair = [torch.from_numpy(mask[box])[None, None] for mask in (predicted, true)]
-    return float(compute_hausdorff_distance(*pair, include_background=True, percentile=95, spacing=spacing))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # MONAI 1.6 warns of its own deprecated call
+        distance = compute_hausdorff_distance(*pair, include_background=True, percentile=95, spacing=spacing)
+    return float(distance)
 
 
 def _bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
@@ -44,14 +51,3 @@ def _bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
         occupied = np.flatnonzero(mask.any(axis=others))
         box.append(slice(max(0, int(occupied[0]) - 1), int(occupied[-1]) + 2))
     return tuple(box)
-
-
-def per_class(
-    predicted: np.ndarray, true: np.ndarray, classes: int
-) -> dict[int, dict[str, float | None]]:
-    """Dice and IoU of every foreground class of two maps of class numbers."""
-    scores = {}
-    for c in range(1, classes):
-        a, b = predicted == c, true == c
-        scores[c] = {"dice": dice(a, b), "iou": iou(a, b)}
-    return scores

@@ -6,12 +6,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..data.errors import UserError
 from ..data.formats.files import write_like
 from ..data.plan import Plan
 from ..data.preprocess import preprocess
 from ..data.resample import resample
-from ..data.scan import ScanOptions, read_image
 from ..data.volume import Shape, Volume
 from .networks.unet import UNet
 from .sliding_window import stitch
@@ -51,18 +49,11 @@ class Predictor:
     def mask(self, volume: Volume, where: object) -> np.ndarray:
         """The label map (Z, Y, X) of a volume as read, in the values of the user's own labels."""
         if self.plan.labels is None:
-            raise UserError(
-                where,
-                found="a model that was trained without labels",
-                rule="Only a fine-tuned model predicts masks",
-                remedy="Fine-tune it with `fewvox finetune --pretrained RUN`",
-            )
+            raise ValueError("the plan has no label table; only a fine-tuned model predicts masks")
         image = preprocess(volume, self.plan.preprocessing, where)
         return self.plan.labels.decode(self.classes(image, volume.shape))
 
-    def predict_file(self, path: Path, out: Path, options: ScanOptions) -> Volume:
-        """Writes the mask of the volume in `path` to `out`, as the source was; returns the volume read."""
-        volume = read_image(path, options)
+    def write_mask(self, volume: Volume, where: object, out: Path) -> None:
+        """Writes the mask of a volume to `out`, in the format and geometry of its source."""
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_like(out, self.mask(volume, path), volume.source)
-        return volume
+        write_like(out, self.mask(volume, where), volume.source)

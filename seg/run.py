@@ -1,10 +1,10 @@
 """The folder of one training: everything it was given and everything it made.
 
-    RUN/config.yaml plan.yaml split.json environment.json   what it was given, resolved
-    RUN/transfer.json                                       what was loaded from a checkpoint, if any
-    RUN/metrics.jsonl tensorboard/                          what it measured
-    RUN/checkpoints/                                        see checkpoint.py
-    RUN/README.md                                           the model card, written at the end
+RUN/config.yaml plan.yaml split.json environment.json   what it was given, resolved
+RUN/transfer.json                                       what was loaded from a checkpoint, if any
+RUN/metrics.jsonl tensorboard/                          what it measured
+RUN/checkpoints/                                        see checkpoint.py
+RUN/README.md                                           the model card, written at the end
 """
 
 import json

@@ -60,11 +60,15 @@ class TransferReport:
             reasons = Counter(t.reason for t in of_part if not t.loaded)
             lines += [f"           {count} re-initialised: {reason}" for reason, count in reasons.items()]
         if self.unused:
-            lines.append(f"  {len(self.unused)} tensors of the checkpoint have no place: {', '.join(self.unused[:5])}")
+            lines.append(
+                f"  {len(self.unused)} tensors of the checkpoint have no place: {', '.join(self.unused[:5])}"
+            )
         return lines
 
 
-def transfer(network: nn.Module, checkpoint: Checkpoint, plan: Plan, choice: Choice = "both") -> TransferReport:
+def transfer(
+    network: nn.Module, checkpoint: Checkpoint, plan: Plan, choice: Choice = "both"
+) -> TransferReport:
     """Loads what fits of a checkpoint into `network` and tells what became of every tensor.
 
     "encoder", "decoder" or "both" choose what is loaded. The output is loaded with "both" where the
@@ -96,9 +100,7 @@ def transfer(network: nn.Module, checkpoint: Checkpoint, plan: Plan, choice: Cho
         else:
             state[name] = found.to(own)
         tensors.append(
-            TransferredTensor(
-                name=name, part=part, parameters=own.numel(), loaded=not reason, reason=reason
-            )
+            TransferredTensor(name=name, part=part, parameters=own.numel(), loaded=not reason, reason=reason)
         )
     report = TransferReport(
         source=f"{checkpoint.info.method}, {checkpoint.info.steps} steps",
@@ -124,6 +126,8 @@ def check_preprocessing(checkpoint: Checkpoint, plan: Plan) -> None:
     differing = []
     if not _same_spacing(theirs.spacing, theirs.unit, ours.spacing, ours.unit):
         differing.append(f"spacing {theirs.spacing} {theirs.unit}, here {ours.spacing} {ours.unit}")
+    if theirs.orientation != ours.orientation:
+        differing.append(f"orientation {theirs.orientation}, here {ours.orientation}")
     if theirs.normalisation != ours.normalisation:
         differing.append(f"normalisation {theirs.normalisation}, here {ours.normalisation}")
     if len(theirs.channels) != len(ours.channels):

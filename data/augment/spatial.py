@@ -21,14 +21,15 @@ class SpatialConfig:
     """How patches are turned; defaults follow nnU-Net (Isensee et al. 2021, supplement 4).
 
     nnU-Net rotates by up to 30 degrees with probability 0.2 and scales by 0.7 to 1.4 with probability
-    0.2; the scale is drawn log-uniformly here, so that shrinking and growing are as likely.
+    0.2; the scale is drawn log-uniformly here, so that shrinking and growing are as likely. It flips every
+    axis with probability 0.5; None here leaves the choice to the training (see `finetune.flip_probability`).
     """
 
     rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 30.0
     rotation_probability: Probability = 0.2
     scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.7, 1.4)
     scale_probability: Probability = 0.2
-    flip_probability: Probability = 0.5
+    flip_probability: Probability | None = None
 
 
 # beyond this ratio of spacings a turn out of the plane mixes slices that are far apart (nnU-Net's value)
@@ -73,7 +74,7 @@ def _random_map(size: Tensor, flat: bool, config: SpatialConfig, generator: torc
     if chance[1] < config.scale_probability:
         low, high = (math.log(s) for s in config.scale)
         zoom = math.exp(low + share * (high - low))
-    flips = torch.where(chance[2:] < config.flip_probability, -1.0, 1.0).double()
+    flips = torch.where(chance[2:] < (config.flip_probability or 0.0), -1.0, 1.0).double()
     return turn @ torch.diag(flips) / zoom
 
 

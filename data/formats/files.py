@@ -1,8 +1,6 @@
 """Volumes read and written by what a file contains, whatever its format."""
 
-import os
 import struct
-import uuid
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError, HeaderTypeError
 
+from ..atomic import new_file
 from ..errors import VolumeError
 from ..volume import Volume
 from . import nifti, tiff
@@ -138,15 +137,8 @@ def write_like(path: Path, array: np.ndarray, source: object) -> None:
             rule=f"its name ends in {' or '.join(s for known in fitting for s in known.suffixes)}",
             remedy=f"end the name in {mask_suffix(source)}",
         )
-    # hidden, so that it is no volume until it is whole; with the suffix, which tells writers to compress
-    unfinished = path.with_name(f".{uuid.uuid4().hex}{suffix}")
-    try:
-        writers[0].write(unfinished, array, source)
-        _to_disk(unfinished)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    _to_disk(path.parent)
+    with new_file(path) as partial:
+        writers[0].write(partial, array, source)
 
 
 def mask_suffix(source: object) -> str:
@@ -156,14 +148,6 @@ def mask_suffix(source: object) -> str:
     if isinstance(source, tiff.TiffSource):
         return ".ome.tif" if source.kind == "ome" else ".tif"
     raise TypeError(f"no format writes like a {type(source).__name__}")
-
-
-def smallest_unsigned(max_value: int) -> np.dtype:
-    """The narrowest unsigned integer type that holds 0 to `max_value`, so that no label wraps around."""
-    for dtype in (np.uint8, np.uint16, np.uint32, np.uint64):
-        if 0 <= max_value <= np.iinfo(dtype).max:
-            return np.dtype(dtype)
-    raise ValueError(f"no unsigned integer type holds {max_value}")
 
 
 def _suffix(name: str) -> str:
@@ -201,12 +185,3 @@ def _names(formats: list[Format]) -> str:
 
 def _renaming(shown: list[Format]) -> str:
     return f"rename it to end in {shown[0].suffixes[-1]}, " if shown else ""
-
-
-def _to_disk(path: Path) -> None:
-    """Waits until a file, or a folder's list of names, has reached the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

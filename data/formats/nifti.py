@@ -69,6 +69,7 @@ def read(path: Path) -> Volume:
         unit=_unit(header, notes),
         origin=origin,
         direction=direction,
+        orientation="RAS",
         source=NiftiSource(
             header=header.binaryblock,
             axes=(x_axis, y_axis, z_axis),

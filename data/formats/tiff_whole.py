@@ -82,13 +82,13 @@ def _check_planes(path: Path, tif: TiffFile, series: TiffPageSeries) -> None:
     planes = math.prod(series.shape) // math.prod(first.shape)
     if 1 < len(tif.pages) < planes:
         raise _incomplete(path, f"{len(tif.pages)} pages for {planes} planes")
-    absent = sum(page is None for page in series.pages)
-    if absent:
-        raise _incomplete(path, f"{absent} of {planes} planes are missing")
     # one page may stand for all planes, stored one after another (ImageJ beyond 4 GB)
     contiguous = first.is_final and first.dataoffsets[0] + series.nbytes <= tif.filehandle.size
     if len(tif.pages) < planes and not contiguous:
         raise _incomplete(path, f"{len(tif.pages)} page for {planes} planes")
+    absent = sum(page is None for page in series.pages)
+    if absent:
+        raise _incomplete(path, f"{absent} of {planes} planes are missing")
     promised = (tif.imagej_metadata or {}).get("images", 0) if series.kind == "imagej" else 0
     # Bio-Formats may count the samples of a colour as images
     if promised > planes * first.samplesperpixel:

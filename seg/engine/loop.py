@@ -78,7 +78,9 @@ class Interrupted(Exception):
 
     def __init__(self, signal_number: int, step: int) -> None:
         self.signal_number, self.step = signal_number, step
-        super().__init__(f"stopped by {signal.Signals(signal_number).name} after step {step}, checkpoint saved")
+        super().__init__(
+            f"stopped by {signal.Signals(signal_number).name} after step {step}, checkpoint saved"
+        )
 
 
 @dataclass
@@ -179,7 +181,7 @@ class StopSignal:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _note(self, number: int, _: FrameType | None) -> None:
         if self.number:  # asked twice: do not wait for the step's end
             raise KeyboardInterrupt
         self.number = number

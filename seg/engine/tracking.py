@@ -1,11 +1,12 @@
 """The numbers of a run: JSON lines for programs, TensorBoard events for eyes."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
+
+from ...data.atomic import write_text
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -42,6 +43,4 @@ def _truncate(path: Path, resume_at: int) -> None:
     if not path.exists():
         return
     kept = [line for line in read_metrics(path.parent) if line["step"] < resume_at]
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-    os.replace(partial, path)
+    write_text(path, "".join(json.dumps(line) + "\n" for line in kept))

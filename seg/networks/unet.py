@@ -8,6 +8,7 @@ output can be taken one by one.
 
 # Shapes: B = batch, C = channels or features, K = classes; spatial extents shrink by the strides.
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -37,7 +38,7 @@ class UNet(nn.Module):
             for level in reversed(range(len(strides)))
         )
         self.output = nn.Conv3d(features[0], classes, 1)
-        self.multiple = tuple(_product(s[axis] for s in strides) for axis in range(3))
+        self.multiple = tuple(math.prod(s[axis] for s in strides) for axis in range(3))
         self.apply(_initialise)
 
     def encode(self, images: Tensor) -> list[Tensor]:
@@ -107,7 +108,8 @@ class InstanceNorm(nn.InstanceNorm3d):
 
 
 def _convolution(inputs: int, outputs: int, kernel: Triple, stride: Triple) -> nn.Sequential:
-    padding = tuple(k // 2 for k in kernel)
+    z, y, x = kernel
+    padding = (z // 2, y // 2, x // 2)
     return nn.Sequential(
         # the normalisation takes any bias away again
         nn.Conv3d(inputs, outputs, kernel, stride, padding, bias=False),
@@ -121,10 +123,3 @@ def _initialise(module: nn.Module) -> None:
         nn.init.kaiming_normal_(module.weight, a=0.01)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-
-
-def _product(factors: object) -> int:
-    total = 1
-    for f in factors:  # type: ignore[attr-defined]
-        total *= f
-    return total

@@ -156,9 +156,10 @@ def test_damaged_bytes_give_a_volume_or_a_volume_error(tmp_path_factory, name, e
         content[place] = value
     path.write_bytes(content)
     try:
-        assert files.read_volume(path).array.ndim == 4
-    except VolumeError as error:
-        assert error.where == str(path)
+        volume = files.read_volume(path)
+    except VolumeError:
+        return  # refused in words; anything else that is raised fails the test
+    assert volume.array.ndim == 4
 
 
 @pytest.mark.parametrize(("name", "write"), WRITERS.items(), ids=WRITERS)
@@ -196,7 +197,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch, name, write
 
 def test_a_result_under_another_formats_name_is_refused(tmp_path):
     volume = files.read_volume(write_tiff(tmp_path / "a.tif"))
-    with pytest.raises(VolumeError, match=r"end the name in \.tif"):
+    with pytest.raises(VolumeError, match=r"name in \.tif"):
         files.write_like(tmp_path / "b.nii.gz", volume.array, volume.source)
 
 
@@ -220,25 +221,3 @@ def test_mask_suffixes():
     assert files.mask_suffix(tiff.TiffSource(kind="imagej", shape=shape)) == ".tif"
     assert files.mask_suffix(tiff.TiffSource(kind="plain", shape=shape)) == ".tif"
     assert files.mask_suffix(tiff.TiffSource(kind="ome", shape=shape)) == ".ome.tif"
-
-
-@pytest.mark.parametrize(
-    ("max_value", "dtype"),
-    [
-        (0, np.uint8),
-        (255, np.uint8),
-        (256, np.uint16),
-        (300, np.uint16),
-        (65535, np.uint16),
-        (70_000, np.uint32),
-        (2**32, np.uint64),
-    ],
-)
-def test_the_smallest_type_that_holds_every_label(max_value, dtype):
-    assert files.smallest_unsigned(max_value) == np.dtype(dtype)
-
-
-@pytest.mark.parametrize("max_value", [-1, 2**64])
-def test_what_no_unsigned_type_holds_is_refused(max_value):
-    with pytest.raises(ValueError, match="no unsigned"):
-        files.smallest_unsigned(max_value)

@@ -1,0 +1,230 @@
+"""The commands as Python functions: the same names, the same arguments, and what they made as result."""
+
+import json as json_library
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.markup import escape
+
+from ..data import prepare as preparing
+from ..data import scan as scanning
+from ..data.atomic import write_text
+from ..data.errors import UserError
+from ..data.labels import LabelKind
+from ..data.plan import BudgetName, Plan, make_plan
+from ..data.scan import Scan, ScanOptions
+from ..data.settings import plain, read_yaml
+from ..data.splits import split
+from ..data.store import Store
+from ..data.units import canonical, known
+from ..data.volume import Triple
+from ..seg import batch_predict
+from ..seg import evaluate as evaluating
+from ..seg import finetune as finetuning
+from ..seg.batch_predict import Predictions
+from ..seg.checkpoint import load
+from ..seg.evaluate import Evaluation
+from ..seg.finetune import FinetuneConfig, Finetuned
+from .config import configuration, read_cases, read_split
+from .display import TrainingDisplay, console, meter
+
+
+def scan(
+    data: str | Path,
+    labels: str | Path | None = None,
+    *,
+    subjects: str | Path | None = None,
+    spacing: Triple | None = None,
+    unit: str | None = None,
+    label_kind: LabelKind = "classes",
+    json: str | Path | None = None,
+) -> Scan:
+    """Reads every voxel of a data set and lists every problem; writes nothing but `json`.
+
+    Args:
+        data: a folder or glob of volumes, or a folder with `images/` and `labels/`.
+        labels: folder of label maps named as their images are.
+        subjects: CSV table with the columns case and subject.
+        spacing: (z, y, x) in `unit`, for files that tell none.
+        unit: the unit of `spacing`, such as "um".
+        label_kind: "classes", or "instances" where each object has a number.
+        json: file to write all that was found to.
+    """
+    with meter("reading") as shown:
+        scanned = scanning.scan(
+            data,
+            labels,
+            subjects=subjects,
+            options=_options(spacing, unit, label_kind),
+            progress=shown.update,
+        )
+    if json is not None:
+        values = {"fingerprint": plain(scanned.fingerprint), "problems": [vars(p) for p in scanned.problems]}
+        write_text(Path(json), json_library.dumps(values, indent=1))
+    return scanned
+
+
+def prepare(
+    data: str | Path,
+    out: str | Path,
+    labels: str | Path | None = None,
+    *,
+    subjects: str | Path | None = None,
+    plan: str | Path | None = None,
+    budget: BudgetName = "default",
+    spacing: Triple | None = None,
+    unit: str | None = None,
+    label_kind: LabelKind = "classes",
+) -> Store:
+    """Scans a data set, plans, and writes a store; arguments as in `scan`.
+
+    Args:
+        data, labels, subjects, spacing, unit, label_kind: as in `scan`.
+        out: the store to make.
+        plan: YAML file with the plan to follow; made from the data when None.
+        budget: size of patches and network: "default" (128^3 voxels) or "cpu" (64^3).
+
+    Raises:
+        UserError: the scan found errors (all are told), or the store cannot be written.
+    """
+    chosen = read_yaml(Path(plan), Plan) if plan is not None else None
+    if chosen is not None and chosen.labels is not None:
+        label_kind = chosen.labels.kind
+    scanned = scan(data, labels, subjects=subjects, spacing=spacing, unit=unit, label_kind=label_kind)
+    _refuse_errors(scanned)
+    if chosen is None:
+        chosen = make_plan(scanned.fingerprint, budget=budget, label_kind=label_kind)
+    needed = preparing.bytes_needed(scanned, chosen)
+    console.print(f"estimate: up to {needed / 2**30:.2f} GiB on disk", highlight=False)
+    with meter("preparing") as shown:
+        return preparing.prepare(
+            scanned, chosen, out, options=_options(spacing, unit, label_kind), progress=shown.update
+        )
+
+
+def finetune(
+    store: str | Path,
+    out: str | Path,
+    *,
+    labelled: int | None = None,
+    seed: int = 0,
+    test: int = 0,
+    split_seed: int = 0,
+    cases: str | Path | None = None,
+    config: str | Path | None = None,
+    set: Sequence[str] = (),
+    pretrained: str | Path | None = None,
+    resume: bool = False,
+) -> Finetuned:
+    """Trains a network on labels: from scratch (the supervised baseline) or from `pretrained`.
+
+    Args:
+        store: what `prepare` made.
+        out: the run folder to make, or to continue with `resume`.
+        labelled: labels to use, each of another subject; all that are not test cases when None.
+        seed: decides which labels, initial weights and sampling.
+        test: at least this many labelled cases are held out, the same for every `seed`.
+        split_seed: decides which.
+        cases: JSON file with the lists train, validation, test (a run's split.json) instead.
+        config: YAML file of settings (FinetuneConfig).
+        set: overrides such as "optimizer.lr=0.001".
+        pretrained: run, checkpoint folder or weights file to start from.
+        resume: continue the run from its last checkpoint.
+    """
+    opened = Store.open(store)
+    if cases is not None:
+        chosen = read_split(cases)
+    else:
+        chosen = split(opened.annotated, test=test, labelled=labelled, seed=seed, split_seed=split_seed)
+    settled = configuration(FinetuneConfig, config, set, seed=seed)
+    console.print(
+        f"{len(chosen.train)} training, {len(chosen.validation)} validation, {len(chosen.test)} test cases",
+        highlight=False,
+    )
+    with meter("training") as shown:
+        return finetuning.finetune(
+            opened,
+            chosen,
+            out,
+            settled,
+            pretrained=load(pretrained) if pretrained is not None else None,
+            resume=resume,
+            observer=TrainingDisplay(shown, settled.steps),
+            announce=lambda text: console.print(escape(text), highlight=False),
+        )
+
+
+def predict(
+    model: str | Path,
+    data: str | Path,
+    out: str | Path,
+    *,
+    cases: str | Path | None = None,
+    spacing: Triple | None = None,
+    unit: str | None = None,
+    device: str = "auto",
+) -> Predictions:
+    """Writes a mask for each volume, in its own geometry and format.
+
+    Args:
+        model: a run, a checkpoint folder or a weights file.
+        data: a folder or glob of volumes, or a folder with `images/`.
+        out: folder of the masks; one begun with the same model is completed.
+        cases: only these: the test cases of a split.json, or a text file with one id a line.
+        spacing, unit: for files that tell no spacing.
+        device: "auto", "cpu" or "cuda".
+    """
+    with meter("predicting") as shown:
+        return batch_predict.predict(
+            model,
+            data,
+            out,
+            only=read_cases(cases) if cases is not None else None,
+            options=_options(spacing, unit, "classes"),
+            device=device,
+            progress=shown.update,
+        )
+
+
+def evaluate(
+    predictions: str | Path,
+    labels: str | Path,
+    *,
+    label_kind: LabelKind | None = None,
+    json: str | Path | None = None,
+) -> Evaluation:
+    """Dice, IoU and HD95 of masks against labels of the same names.
+
+    Args:
+        predictions: folder of masks.
+        labels: folder of label maps, or a data set with `labels/`.
+        label_kind: for masks of another program; otherwise the masks' own manifest tells.
+        json: file to write every score to.
+    """
+    with meter("scoring") as shown:
+        found = evaluating.evaluate(predictions, labels, label_kind=label_kind, progress=shown.update)
+    if json is not None:
+        write_text(Path(json), json_library.dumps({**plain(found), "mean_dice": found.mean()}, indent=1))
+    return found
+
+
+def _options(spacing: Triple | None, unit: str | None, label_kind: LabelKind) -> ScanOptions:
+    if (spacing is None) != (unit is None) or (unit is not None and canonical(unit) is None):
+        raise UserError(
+            "spacing",
+            found=f"spacing {spacing} with unit {unit}",
+            rule=f"A spacing Z,Y,X goes with a unit: {', '.join(known())}",
+            remedy="Give both, such as --spacing 0.5,0.1,0.1 --unit um",
+        )
+    return ScanOptions(spacing=spacing, unit=canonical(unit), label_kind=label_kind)
+
+
+def _refuse_errors(scanned: Scan) -> None:
+    if scanned.errors:
+        told = "".join(f"\n  {problem}" for problem in scanned.errors)
+        raise UserError(
+            "the data set",
+            found=f"{len(scanned.errors)} problems:{told}\n",
+            rule="Only a data set without errors is prepared",
+            remedy="Solve these and run the command again; nothing was written",
+        )

@@ -1,0 +1,263 @@
+"""The command line: thin over `api`, so that both do the same."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from ..data.errors import UserError
+from ..data.volume import Triple
+from .display import console
+
+app = typer.Typer(
+    name="fewvox",
+    help="3D image segmentation from few annotations.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+# what a shell reports for a program that a signal ended
+_SIGNAL_EXIT = 128
+
+
+def _spacing(text: str | None) -> Triple | None:
+    if text is None:
+        return None
+    try:
+        z, y, x = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise typer.BadParameter(f"'{text}' is not three numbers Z,Y,X such as 0.5,0.1,0.1") from error
+    return z, y, x
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"fewvox {version('fewvox')}")
+        raise typer.Exit
+
+
+Data = Annotated[str, typer.Argument(help="Folder or glob of volumes, or a folder with images/ and labels/.")]
+Labels = Annotated[Path | None, typer.Option(help="Folder of label maps, named as their images are.")]
+Subjects = Annotated[Path | None, typer.Option(help="CSV table with the columns case and subject.")]
+SpacingText = Annotated[
+    str | None, typer.Option(metavar="Z,Y,X", help="Voxel spacing for files that tell none; needs --unit.")
+]
+Unit = Annotated[str | None, typer.Option(help="Unit of --spacing, such as um or mm.")]
+Kind = Annotated[str, typer.Option(help="'classes', or 'instances' where each object has a number.")]
+JsonFile = Annotated[Path | None, typer.Option(help="Write everything to this file as well.")]
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """3D image segmentation from few annotations."""
+
+
+@app.command()
+def scan(
+    data: Data,
+    labels: Labels = None,
+    subjects: Subjects = None,
+    spacing: SpacingText = None,
+    unit: Unit = None,
+    label_kind: Kind = "classes",
+    json: JsonFile = None,
+) -> None:
+    """Read every voxel, list every problem; exit 1 when there are errors. Nothing else is written."""
+    from . import api, tables
+
+    found = api.scan(
+        data,
+        labels,
+        subjects=subjects,
+        spacing=_spacing(spacing),
+        unit=unit,
+        label_kind=_kind(label_kind),
+        json=json,
+    )
+    console.print(tables.scan_table(found))
+    _show_problems(found.warnings, "yellow", "warning")
+    _show_problems(found.errors, "red", "error")
+    if found.errors:
+        console.print(f"{len(found.errors)} errors must be solved before `fewvox prepare`", highlight=False)
+        raise typer.Exit(1)
+    console.print("no errors", highlight=False)
+
+
+@app.command()
+def prepare(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="The store to make.")],
+    labels: Labels = None,
+    subjects: Subjects = None,
+    plan: Annotated[Path | None, typer.Option(help="YAML file with the plan to follow.")] = None,
+    budget: Annotated[str, typer.Option(help="Patch and network for 'default' or 'cpu'.")] = "default",
+    spacing: SpacingText = None,
+    unit: Unit = None,
+    label_kind: Kind = "classes",
+) -> None:
+    """Scan, plan, and write the store that training reads."""
+    from ..data.plan import BUDGETS
+    from . import api
+
+    if budget not in BUDGETS:
+        raise typer.BadParameter(f"'{budget}' is none of {', '.join(BUDGETS)}", param_hint="--budget")
+    store = api.prepare(
+        data,
+        out,
+        labels,
+        subjects=subjects,
+        plan=plan,
+        budget=budget,  # type: ignore[arg-type]
+        spacing=_spacing(spacing),
+        unit=unit,
+        label_kind=_kind(label_kind),
+    )
+    training = store.plan.training
+    console.print(
+        f"{len(store.cases)} cases ({len(store.annotated)} with labels) in {escape(str(store.path))}\n"
+        f"plan: patch {training.patch}, {len(training.strides)} poolings, width {training.width}, "
+        f"batch {training.batch}; reasons in {escape(str(store.path / 'plan.yaml'))}",
+        highlight=False,
+    )
+
+
+@app.command()
+def finetune(
+    store: Annotated[Path, typer.Option(help="What `fewvox prepare` made.")],
+    out: Annotated[Path, typer.Option(help="The run folder to make.")],
+    pretrained: Annotated[Path | None, typer.Option(help="Run or weights to start from.")] = None,
+    labelled: Annotated[
+        int | None, typer.Option(min=1, help="Labels to use, each of another subject.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Decides which labels, initial weights, sampling.")] = 0,
+    test: Annotated[
+        int, typer.Option(min=0, help="Labelled cases to hold out, the same for every seed.")
+    ] = 0,
+    split_seed: Annotated[int, typer.Option(min=0, help="Decides which cases are held out.")] = 0,
+    cases: Annotated[Path | None, typer.Option(help="JSON lists train, validation, test instead.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file of settings.")] = None,
+    set: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Override a setting.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")] = False,
+) -> None:
+    """Train on labels; without --pretrained this is the supervised baseline."""
+    from . import api
+
+    run = api.finetune(
+        store,
+        out,
+        labelled=labelled,
+        seed=seed,
+        test=test,
+        split_seed=split_seed,
+        cases=cases,
+        config=config,
+        set=set or (),
+        pretrained=pretrained,
+        resume=resume,
+    )
+    console.print(f"run: {escape(str(run.path))}", highlight=False)
+
+
+@app.command()
+def predict(
+    data: Data,
+    model: Annotated[Path, typer.Option(help="Run, checkpoint folder or weights file.")],
+    out: Annotated[Path, typer.Option(help="Folder of the masks.")],
+    cases: Annotated[
+        Path | None, typer.Option(help="Only the test cases of a split.json, or the ids in a text file.")
+    ] = None,
+    spacing: SpacingText = None,
+    unit: Unit = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Write a mask for each volume, in its own geometry; exit 1 when one could not be made."""
+    from . import api
+
+    made = api.predict(model, data, out, cases=cases, spacing=_spacing(spacing), unit=unit, device=device)
+    kept = f", {len(made.kept)} were there already" if made.kept else ""
+    console.print(f"{len(made.written)} masks written to {escape(str(made.path))}{kept}", highlight=False)
+    _show_problems(made.problems, "red", "error")
+    if made.problems:
+        raise typer.Exit(1)
+
+
+@app.command()
+def evaluate(
+    predictions: Annotated[Path, typer.Argument(help="Folder of masks.")],
+    labels: Annotated[Path, typer.Argument(help="Folder of label maps of the same names.")],
+    label_kind: Annotated[str | None, typer.Option(help="For masks of another program.")] = None,
+    json: JsonFile = None,
+) -> None:
+    """Score masks against labels: Dice, IoU, HD95. Training cases are never part of a mean."""
+    from . import api, tables
+
+    found = api.evaluate(predictions, labels, label_kind=_kind(label_kind) if label_kind else None, json=json)
+    console.print(tables.score_table(found))
+    for ids, what in (
+        (found.excluded, "were training or validation cases of the model and are left out of the means"),
+        (found.without_prediction, "labels have no mask"),
+        (found.without_label, "masks have no label"),
+    ):
+        if ids:
+            console.print(f"{len(ids)} {what}: {escape(', '.join(ids[:5]))}", highlight=False)
+    mean = found.mean()
+    console.print(f"mean Dice {'n/a' if mean is None else f'{mean:.4f}'}", highlight=False)
+    _show_problems(found.problems, "red", "error")
+    if found.problems:
+        raise typer.Exit(1)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path | None, typer.Option(help="Folder to make; fewvox-demo by default.")] = None,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="A minute's version, for trying the machinery.")
+    ] = False,
+) -> None:
+    """Synthetic nuclei: train on a few labels, predict, score, and draw a picture."""
+    from . import tables
+    from .demo import demo as run_demo
+
+    made = run_demo(out, fast=fast)
+    console.print(tables.score_table(made.evaluation))
+    console.print(
+        f"mean Dice on {made.test_cases} unseen volumes: {made.evaluation.mean():.3f}", highlight=False
+    )
+    console.print(f"picture: {escape(str(made.picture))}", highlight=False)
+
+
+def _kind(text: str) -> Any:
+    if text not in ("classes", "instances"):
+        raise typer.BadParameter(f"'{text}' is neither classes nor instances", param_hint="--label-kind")
+    return text
+
+
+def _show_problems(problems: Any, colour: str, word: str) -> None:
+    for problem in problems:
+        console.print(f"[{colour}]{word}[/] {escape(str(problem))}", highlight=False, soft_wrap=True)
+
+
+def main() -> None:
+    """The program `fewvox`: errors that a user can act on are told in words, with exit status 1."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    from ..seg.engine.loop import Interrupted
+
+    try:
+        app()
+    except UserError as error:
+        console.print(f"[red]error[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+    except Interrupted as stop:
+        console.print(f"{stop}; continue with --resume", highlight=False)
+        sys.exit(_SIGNAL_EXIT + stop.signal_number)

@@ -1,0 +1,84 @@
+"""Configuration of a command: a YAML file, overridden by `--set key=value`, checked as a whole."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..data.errors import UserError
+from ..data.settings import load_mapping, override, parse, settings
+from ..data.splits import Split
+
+T = TypeVar("T")
+
+
+def configuration(kind: type[T], file: str | Path | None, assignments: Sequence[str], **given: Any) -> T:
+    """Settings of `kind` from a file (or its defaults), the assignments, and `given` values over both."""
+    values = load_mapping(Path(file)) if file is not None else {}
+    values = override(values, list(assignments)) | given
+    return parse(kind, values, file if file is not None else "--set")
+
+
+@settings
+class CaseLists:
+    """A file of cases, as split.json in a run is one."""
+
+    train: tuple[str, ...] = ()
+    validation: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
+
+
+def read_split(file: str | Path) -> Split:
+    """The training, validation and test cases in a JSON file with these three lists."""
+    lists = _lists(Path(file))
+    both = set(lists.train) & {*lists.validation, *lists.test} | set(lists.validation) & set(lists.test)
+    if both or not lists.train:
+        raise UserError(
+            file,
+            found=f"'{sorted(both)[0]}' stands in two lists" if both else "no training case",
+            rule="train, validation and test share no case, and train is not empty",
+            remedy="Correct the file",
+        )
+    return Split(train=lists.train, validation=lists.validation, test=lists.test)
+
+
+def read_cases(file: str | Path) -> tuple[str, ...]:
+    """Case ids to predict: the test cases of a split.json, or a text file with one id a line."""
+    path = Path(file)
+    if path.suffix == ".json":
+        ids = _lists(path).test
+    else:
+        ids = tuple(line.strip() for line in _text(path).splitlines() if line.strip())
+    if not ids:
+        raise UserError(
+            path,
+            found="no case in it",
+            rule="The file lists at least one case",
+            remedy="Give a split.json with test cases, or a text file with one case a line",
+        )
+    return ids
+
+
+def _lists(path: Path) -> CaseLists:
+    try:
+        values = json.loads(_text(path))
+    except ValueError as error:
+        raise UserError(
+            path,
+            found=f"not readable as JSON ({error})",
+            rule="Case lists are JSON",
+            remedy="Correct the file",
+        ) from error
+    return parse(CaseLists, values, path)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            path,
+            found=f"not readable ({error})",
+            rule="A list of cases is a text file",
+            remedy="Check the path",
+        ) from error

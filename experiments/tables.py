@@ -1,0 +1,73 @@
+"""Tables that a person reads: what a scan found, what an evaluation measured."""
+
+from rich.markup import escape
+from rich.table import Table
+
+from ..data.scan import Scan
+from ..seg.evaluate import METRICS, Evaluation
+
+# more rows than this hide the problems that follow them
+_MAX_ROWS = 40
+
+
+def scan_table(scanned: Scan) -> Table:
+    """A row for each case: shape, spacing with unit, channels, type, grey values, labels."""
+    facts = scanned.fingerprint.cases
+    table = Table(title=f"{len(facts)} readable cases, {scanned.fingerprint.labelled} with labels")
+    for column in (
+        "case",
+        "shape (z, y, x)",
+        "spacing (z, y, x)",
+        "channels",
+        "type",
+        "grey values",
+        "labels (voxels)",
+    ):
+        table.add_column(column)
+    for f in facts[:_MAX_ROWS]:
+        spacing = (
+            "unknown" if f.spacing is None else " x ".join(f"{s:.4g}" for s in f.spacing) + f" {f.unit or ''}"
+        )
+        grey = "; ".join(f"{i.lowest:.4g} to {i.highest:.4g}" for i in f.intensities)
+        table.add_row(
+            escape(f.id),
+            " x ".join(map(str, f.shape)),
+            spacing,
+            escape(", ".join(f.channels)),
+            f.dtype,
+            grey,
+            _labels(f.label_voxels),
+        )
+    if len(facts) > _MAX_ROWS:
+        table.caption = f"and {len(facts) - _MAX_ROWS} more; --json FILE writes them all"
+    return table
+
+
+def _labels(voxels: dict[int, int] | None) -> str:
+    if voxels is None:
+        return "-"
+    foreground = {value: n for value, n in voxels.items() if value > 0}
+    share = sum(foreground.values()) / max(1, sum(voxels.values()))
+    shown = ", ".join(f"{value}: {n}" for value, n in list(foreground.items())[:4])
+    more = f" and {len(foreground) - 4} more" if len(foreground) > 4 else ""
+    return f"{shown}{more} ({share:.1%})"
+
+
+def score_table(evaluation: Evaluation) -> Table:
+    """Mean scores per class, and in how many cases each is defined."""
+    table = Table(title="mean over cases that the model has not seen")
+    table.add_column("label value")
+    for metric in METRICS:
+        table.add_column(f"{metric} ({evaluation.unit})" if metric == "hd95" else metric, justify="right")
+    for value in sorted({m.value for m in evaluation.means}):
+        row = {m.metric: m for m in evaluation.means if m.value == value}
+        table.add_row(
+            str(value),
+            *(_mean(row[metric].mean, row[metric].cases, row[metric].undefined) for metric in METRICS),
+        )
+    return table
+
+
+def _mean(mean: float | None, cases: int, undefined: int) -> str:
+    without = f", {undefined} undefined" if undefined else ""
+    return f"{'n/a' if mean is None else f'{mean:.3f}'} (n={cases}{without})"

@@ -1,0 +1,162 @@
+"""Predicting a whole data set: one bad volume neither stops the others nor is passed over."""
+
+import json
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ..data.atomic import write_text
+from ..data.dataset import Case, DatasetError, find_images
+from ..data.errors import UserError
+from ..data.formats.files import mask_suffix
+from ..data.hashing import content_hash, file_hash
+from ..data.labels import LabelTable
+from ..data.problems import Problem
+from ..data.scan import ScanOptions, read_image
+from ..data.settings import parse, plain, settings
+from .checkpoint import Checkpoint, load
+from .finetune import choose_device
+from .predict import Predictor
+
+MANIFEST = "predictions.json"
+
+
+@settings
+class PredictedCase:
+    """One mask: its file, the hash of the image's bytes, and what the case was to the model."""
+
+    file: str
+    image_hash: str
+    role: Literal["unseen", "training", "validation"]
+
+
+@settings
+class Manifest:
+    """What stands in predictions.json beside the masks: which model made them, and of which images."""
+
+    version: Literal[1] = 1
+    model_hash: str
+    labels: LabelTable
+    cases: dict[str, PredictedCase]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictions:
+    """What a prediction made, and what it could not."""
+
+    path: Path
+    written: tuple[str, ...]
+    kept: tuple[str, ...]
+    problems: tuple[Problem, ...]
+
+
+def predict(
+    model: str | Path,
+    data: str | Path,
+    out: str | Path,
+    *,
+    only: Collection[str] | None = None,
+    options: ScanOptions | None = None,
+    device: str = "auto",
+    progress: Callable[[int, int], None] | None = None,
+) -> Predictions:
+    """Writes a mask for every volume of `data`, in the volume's own geometry and format.
+
+    A folder that holds masks of the same model is completed: what is there for the same image is kept.
+
+    Args:
+        model: a run, a checkpoint folder or a weights file.
+        data: a folder or glob of volumes, or one with `images/`.
+        out: the folder of masks.
+        only: ids of the cases to predict; all when None.
+        options: spacing for files that tell none.
+        device: "auto", "cpu" or "cuda".
+        progress: called with (cases done, cases in all).
+
+    Raises:
+        UserError: the model or data cannot be read, or `out` holds something else.
+    """
+    checkpoint, out, options = load(model), Path(out), options or ScanOptions()
+    predictor = Predictor(network=checkpoint.network().to(choose_device(device)), plan=checkpoint.info.plan)
+    cases = _chosen(find_images(data), only, data)
+    manifest = _manifest(out, checkpoint)
+    done = dict(manifest.cases)
+    written, kept, problems = [], [], []
+    for count, case in enumerate(cases, start=1):
+        try:
+            if _is_done(done.get(case.id), case, out):
+                kept.append(case.id)
+            else:
+                done[case.id] = _predict_case(predictor, checkpoint, case, out, options)
+                written.append(case.id)
+                _write_manifest(out, manifest, done)
+        except UserError as error:
+            problems.append(Problem.from_error(case.id, error))
+        if progress is not None:
+            progress(count, len(cases))
+    return Predictions(path=out, written=tuple(written), kept=tuple(kept), problems=tuple(problems))
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """What `predict` wrote beside the masks in a folder; None where it did not."""
+    path = folder / MANIFEST
+    return parse(Manifest, json.loads(path.read_text(encoding="utf-8")), path) if path.is_file() else None
+
+
+def _chosen(cases: list[Case], only: Collection[str] | None, data: object) -> list[Case]:
+    if only is None:
+        return cases
+    missing = sorted(set(only) - {case.id for case in cases})
+    if missing:
+        raise DatasetError(
+            data,
+            found=f"{len(missing)} of the listed cases are not there: {', '.join(missing[:5])}",
+            rule="Every listed case is a volume of the data",
+            remedy="Check the list against the names of the volumes, suffix apart",
+        )
+    return [case for case in cases if case.id in set(only)]
+
+
+def _manifest(out: Path, checkpoint: Checkpoint) -> Manifest:
+    """The manifest of the masks in `out`, empty where there are none yet."""
+    model_hash, labels = file_hash(checkpoint.path), checkpoint.info.plan.labels
+    before = read_manifest(out)
+    if before is not None and before.model_hash == model_hash:
+        return before
+    if out.exists() and any(out.iterdir()):
+        raise UserError(
+            out,
+            found="masks of another model" if before else "the folder is not empty",
+            rule="A folder holds the masks of one model",
+            remedy="Choose another --out",
+        )
+    if labels is None:
+        raise UserError(
+            checkpoint.path,
+            found="a model that was trained without labels",
+            rule="Only a fine-tuned model predicts masks",
+            remedy="Fine-tune it with `fewvox finetune --pretrained RUN`",
+        )
+    return Manifest(model_hash=model_hash, labels=labels, cases={})
+
+
+def _is_done(before: PredictedCase | None, case: Case, out: Path) -> bool:
+    return before is not None and (out / before.file).is_file() and before.image_hash == file_hash(case.image)
+
+
+def _predict_case(
+    predictor: Predictor, checkpoint: Checkpoint, case: Case, out: Path, options: ScanOptions
+) -> PredictedCase:
+    volume = read_image(case.image, options)
+    path = out / f"{case.id}{mask_suffix(volume.source)}"
+    predictor.write_mask(volume, case.image, path)
+    hashed = content_hash(volume.array)
+    role = "training" if hashed in checkpoint.info.trained_on else "unseen"
+    role = "validation" if hashed in checkpoint.info.validated_on else role
+    return PredictedCase(file=path.relative_to(out).as_posix(), image_hash=file_hash(case.image), role=role)
+
+
+def _write_manifest(out: Path, manifest: Manifest, cases: dict[str, PredictedCase]) -> None:
+    whole = Manifest(model_hash=manifest.model_hash, labels=manifest.labels, cases=cases)
+    write_text(out / MANIFEST, json.dumps(plain(whole), indent=1))
