@@ -297,7 +297,7 @@ def _odd_spacings(facts: list[CaseFacts]) -> list[Problem]:
                     case=f.id,
                     where=f.id,
                     found=f"spacing {_short(f.spacing or (0, 0, 0))} {f.unit}",
-                    rule=f"The median of all cases is {_short(tuple(median))} {unit}; {_OUTLIER:g} times off is an error",
+                    rule=f"It is within {_OUTLIER:g} times of the median, {_short(tuple(median))} {unit}",
                     remedy="Correct the spacing or its unit in the file",
                 )
             )

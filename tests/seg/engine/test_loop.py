@@ -1,0 +1,266 @@
+"""The loop with a toy task: stopping and continuing, useless batches, best checkpoints."""
+
+import json
+import math
+import os
+import signal
+from collections import Counter
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from fewvox.seg import checkpoint
+from fewvox.seg.engine.loop import Interrupted, LoopConfig, StepResult, TrainingError, train
+from fewvox.seg.engine.optimisers import OptimiserConfig
+from fewvox.seg.engine.tracking import read_metrics
+from torch import nn
+
+CONFIG = LoopConfig(
+    steps=10,
+    optimizer=OptimiserConfig(name="adamw", lr=0.1, weight_decay=0.01),
+    validate_every=100,
+    checkpoint_every=4,
+)
+SGD = OptimiserConfig(name="sgd", lr=0.1, weight_decay=0.01, momentum=0.9)
+
+
+@dataclass(frozen=True)
+class ToyBatch:
+    inputs: torch.Tensor
+    cases: tuple[str, ...]
+
+    def to(self, device):
+        return self
+
+
+class ToyTask(nn.Module):
+    """Regression whose loss can be spoilt at a step, and that can call something in the middle of one."""
+
+    def __init__(self, network, spoil=None, meanwhile=None):
+        super().__init__()
+        self.network, self.spoil, self.meanwhile = network, spoil or {}, meanwhile or {}
+
+    def forward(self, batch, step):
+        if step in self.meanwhile:
+            self.meanwhile[step]()
+        loss = (self.network(batch.inputs) - batch.inputs.sum(1, keepdim=True)).square().mean()
+        if step in self.spoil:
+            loss = self.spoil[step](loss, self.network)
+        return StepResult(loss=loss, logs={"twice": 2 * loss.detach()})
+
+
+def batches(first, last):
+    for step in range(first, last):
+        generator = torch.Generator().manual_seed(step)
+        yield ToyBatch(torch.randn(4, 3, generator=generator), (f"case{step}",))
+
+
+def nan_loss(loss, network):
+    return loss * math.nan
+
+
+def infinite_gradient(loss, network):
+    return loss + (network.weight * 0).abs().sqrt().sum()
+
+
+@pytest.fixture
+def run_toy(make_info):
+    """Trains the toy task in a run folder; gives the network."""
+
+    def run(path, config=CONFIG, *, spoil=None, meanwhile=None, validate=None, observer=None):
+        torch.manual_seed(0)
+        network = nn.Linear(3, 1)
+        path.mkdir(exist_ok=True)
+        train(
+            ToyTask(network, spoil, meanwhile),
+            network,
+            batches,
+            path,
+            config,
+            describe=lambda steps, scores: make_info(steps=steps, scores=scores),
+            validate=validate,
+            observer=observer,
+        )
+        return network
+
+    return run
+
+
+class Killed(Exception):
+    """Ends a training as a kill would: nothing is saved."""
+
+
+def die():
+    raise Killed
+
+
+def assert_same_run(a, b):
+    """Weights, optimiser and metrics equal bit for bit."""
+    tensors, expected = (checkpoint.load(run, "last").tensors for run in (a, b))
+    assert {k: v.tolist() for k, v in tensors.items()} == {k: v.tolist() for k, v in expected.items()}
+    state, expected_state = (checkpoint.load_state(run) for run in (a, b))
+    assert str(state) == str(expected_state)
+    assert read_metrics(a) == read_metrics(b)
+
+
+@pytest.mark.parametrize("optimizer", [CONFIG.optimizer, SGD], ids=["adamw", "sgd"])
+@pytest.mark.parametrize("killed_at", [1, 4, 5, 9])
+def test_a_killed_run_continues_as_if_it_had_not_been_killed(tmp_path, run_toy, optimizer, killed_at):
+    config = replace(CONFIG, optimizer=optimizer)
+    run_toy(tmp_path / "whole", config)
+    with pytest.raises(Killed):
+        run_toy(tmp_path / "killed", config, meanwhile={killed_at: die})
+    run_toy(tmp_path / "killed", config)
+    assert_same_run(tmp_path / "killed", tmp_path / "whole")
+    rates = [line["lr"] for line in read_metrics(tmp_path / "killed")]
+    assert len(rates) == 10
+    assert len(set(rates)) == 10
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_step_saves_and_the_run_continues(tmp_path, run_toy, number):
+    run_toy(tmp_path / "whole")
+    handler = signal.getsignal(number)
+    with pytest.raises(Interrupted, match="after step 6") as stopped:
+        run_toy(tmp_path / "stopped", meanwhile={5: lambda: os.kill(os.getpid(), number)})
+    assert (stopped.value.signal_number, stopped.value.step) == (number, 6)
+    assert signal.getsignal(number) == handler
+    assert checkpoint.load(tmp_path / "stopped").info.steps == 6
+    run_toy(tmp_path / "stopped")
+    assert_same_run(tmp_path / "stopped", tmp_path / "whole")
+
+
+def test_a_signal_during_validation_saves_too(tmp_path, run_toy):
+    def validate():
+        os.kill(os.getpid(), signal.SIGTERM)
+        return {"score": 0.5}
+
+    with pytest.raises(Interrupted):
+        run_toy(tmp_path / "run", replace(CONFIG, validate_every=3), validate=validate)
+    assert checkpoint.load(tmp_path / "run").info.steps == 3
+
+
+def test_a_second_signal_does_not_wait_for_the_end_of_the_step(tmp_path, run_toy):
+    def twice():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_toy(tmp_path / "run", meanwhile={5: twice})
+    assert checkpoint.load(tmp_path / "run").info.steps == 4
+
+
+def test_a_finished_run_is_left_as_it_is(tmp_path, run_toy):
+    run_toy(tmp_path / "run")
+    before = read_metrics(tmp_path / "run"), checkpoint.load(tmp_path / "run").tensors["weight"].tolist()
+    run_toy(tmp_path / "run", meanwhile={0: die})
+    after = read_metrics(tmp_path / "run"), checkpoint.load(tmp_path / "run").tensors["weight"].tolist()
+    assert after == before
+
+
+@pytest.mark.parametrize("spoilt", [nan_loss, infinite_gradient])
+def test_a_useless_batch_is_skipped_and_counted(tmp_path, run_toy, caplog, spoilt):
+    network = run_toy(tmp_path / "run", spoil={3: spoilt, 5: spoilt})
+    assert all(torch.isfinite(p).all() for p in network.parameters())
+    lines = read_metrics(tmp_path / "run")
+    assert [line["step"] for line in lines] == list(range(10))
+    assert {line["step"]: line["skipped"] for line in lines if "skipped" in line} == {3: 1, 5: 2}
+    assert all(math.isfinite(line["loss"]) for line in lines if "skipped" not in line)
+    counters = checkpoint.load_state(tmp_path / "run")["counters"]
+    assert counters == {"step": 10, "skipped": 2, "bad_in_a_row": 0}
+    assert "case3" in caplog.text
+
+
+def test_a_useless_batch_changes_no_weight(tmp_path, run_toy):
+    config = replace(CONFIG, steps=4, checkpoint_every=3)
+    run_toy(tmp_path / "run", config, spoil={3: nan_loss})
+    with pytest.raises(Killed):
+        run_toy(tmp_path / "before", config, meanwhile={3: die})
+    weights = [checkpoint.load(tmp_path / run, "last").tensors["weight"] for run in ("run", "before")]
+    assert torch.equal(*weights)
+
+
+def test_useless_batches_are_counted_across_a_resume(tmp_path, run_toy):
+    spoil = {2: nan_loss, 6: nan_loss}
+    with pytest.raises(Killed):
+        run_toy(tmp_path / "run", spoil=spoil, meanwhile={5: die})
+    run_toy(tmp_path / "run", spoil=spoil)
+    assert checkpoint.load_state(tmp_path / "run")["counters"]["skipped"] == 2
+
+
+def test_three_useless_batches_in_a_row_stop_and_leave_the_last_checkpoint(tmp_path, run_toy):
+    with pytest.raises(TrainingError, match="3 times in a row.*case6"):
+        run_toy(tmp_path / "run", spoil=dict.fromkeys(range(4, 10), nan_loss))
+    kept = checkpoint.load(tmp_path / "run", "last")
+    assert kept.info.steps == 4
+    assert all(torch.isfinite(tensor).all() for tensor in kept.tensors.values())
+    assert not torch.equal(kept.tensors["weight"], run_toy(tmp_path / "other").weight)
+
+
+def test_two_useless_batches_in_a_row_do_not_stop(tmp_path, run_toy):
+    spoil = dict.fromkeys((0, 1, 3, 4, 6, 7), nan_loss)
+    run_toy(tmp_path / "run", spoil=spoil)
+    assert checkpoint.load_state(tmp_path / "run")["counters"]["skipped"] == 6
+
+
+def test_the_best_checkpoint_is_the_one_with_the_highest_score(tmp_path, run_toy):
+    scores = iter([0.3, 0.9, 0.5, 0.9, 0.1])
+    config = replace(CONFIG, validate_every=2)
+    run_toy(tmp_path / "run", config, validate=lambda: {"score": next(scores), "dice/1": 0.5})
+    assert checkpoint.load(tmp_path / "run").info.steps == 4
+    assert checkpoint.load(tmp_path / "run").info.scores == {"score": 0.9, "dice/1": 0.5}
+    assert checkpoint.load(tmp_path / "run", "last").info.steps == 10
+    found = [line for line in read_metrics(tmp_path / "run") if "validation/score" in line]
+    assert [(line["step"], line["validation/score"]) for line in found] == [
+        (1, 0.3), (3, 0.9), (5, 0.5), (7, 0.9), (9, 0.1)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("scores", [[math.nan, 0.2, math.nan], [0.2, math.nan, math.inf * 0]])
+def test_a_score_that_is_nan_is_never_the_best(tmp_path, run_toy, scores):
+    given = iter(scores)
+    config = replace(CONFIG, steps=6, validate_every=2)
+    run_toy(tmp_path / "run", config, validate=lambda: {"score": next(given)})
+    assert checkpoint.read_index(tmp_path / "run")["best_score"] == 0.2
+    assert checkpoint.load(tmp_path / "run").info.scores == {"score": 0.2}
+
+
+def test_the_last_checkpoint_loads_though_its_score_is_nan(tmp_path, run_toy):
+    config = replace(CONFIG, steps=2, validate_every=2)
+    run_toy(tmp_path / "run", config, validate=lambda: {"score": math.nan})
+    assert "best" not in checkpoint.read_index(tmp_path / "run")
+    assert checkpoint.load(tmp_path / "run").info.steps == 2
+
+
+def test_validation_and_checkpoints_come_when_they_are_due_and_at_the_end(tmp_path, run_toy):
+    seen = Counter()
+
+    class Observer:
+        def step(self, done, loss):
+            seen["step"] += 1
+
+        def validated(self, done, scores):
+            seen[done] += 1
+
+    config = replace(CONFIG, validate_every=4)
+    run_toy(tmp_path / "run", config, validate=lambda: {"score": 1.0}, observer=Observer())
+    assert seen == {"step": 10, 4: 1, 8: 1, 10: 1}
+
+
+def test_gradients_are_clipped_and_their_norm_is_recorded(tmp_path, run_toy):
+    config = replace(CONFIG, steps=1, optimizer=replace(SGD, momentum=0.0, weight_decay=0.0), clip_norm=0.01)
+    before = nn.Linear(3, 1)
+    network = run_toy(tmp_path / "run", config, meanwhile={0: lambda: None})
+    torch.manual_seed(0)
+    before = nn.Linear(3, 1)
+    moved = torch.cat([(a - b).flatten() for a, b in zip(network.parameters(), before.parameters(), strict=True)])
+    line = read_metrics(tmp_path / "run")[0]
+    assert line["gradient_norm"] > 0.01
+    assert float(moved.detach().norm()) == pytest.approx(0.01 * line["lr"], rel=1e-3)
+
+
+def test_metrics_hold_what_the_task_reports(tmp_path, run_toy):
+    run_toy(tmp_path / "run")
+    lines = read_metrics(tmp_path / "run")
+    assert all(line["twice"] == pytest.approx(2 * line["loss"]) for line in lines)
+    assert json.loads((tmp_path / "run/checkpoints/index.json").read_text()) == {"last": "step_000010"}

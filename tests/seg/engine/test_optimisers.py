@@ -1,0 +1,50 @@
+"""Which optimiser `auto` is, and which parameters decay."""
+
+import pytest
+import torch
+from fewvox.seg.engine.optimisers import OptimiserConfig, build_optimiser, resolved
+from torch import nn
+
+
+@pytest.mark.parametrize(
+    ("steps", "name", "lr", "decay"),
+    [(9_999, "adamw", 3e-3, 1e-2), (10_000, "sgd", 1e-2, 3e-5)],
+)
+def test_auto_is_adamw_for_a_short_training_and_sgd_for_a_long_one(steps, name, lr, decay):
+    found = resolved(OptimiserConfig(), steps)
+    assert (found.name, found.lr, found.weight_decay) == (name, lr, decay)
+
+
+def test_what_the_user_chose_stays():
+    chosen = OptimiserConfig(name="sgd", lr=0.5, weight_decay=0.0, momentum=0.0)
+    assert resolved(chosen, 10) == chosen
+
+
+def test_norms_and_biases_are_not_decayed():
+    network = nn.Sequential(nn.Conv3d(1, 2, 3), nn.InstanceNorm3d(2, affine=True))
+    optimiser = build_optimiser(network, resolved(OptimiserConfig(weight_decay=0.1), 10))
+    decays = {p: g["weight_decay"] for g in optimiser.param_groups for p in g["params"]}
+    assert {n: decays[p] for n, p in network.named_parameters()} == {
+        "0.weight": 0.1, "0.bias": 0.0, "1.weight": 0.0, "1.bias": 0.0
+    }  # fmt: skip
+
+
+def test_frozen_parameters_are_left_out():
+    network = nn.Linear(2, 2)
+    network.bias.requires_grad_(False)
+    groups = build_optimiser(network, resolved(OptimiserConfig(), 10)).param_groups
+    assert sum(len(g["params"]) for g in groups) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "nesterov"), [("adamw", torch.optim.AdamW, None), ("sgd", torch.optim.SGD, True)]
+)
+def test_the_name_decides_the_class(name, kind, nesterov):
+    optimiser = build_optimiser(nn.Linear(2, 2), resolved(OptimiserConfig(name=name), 10))
+    assert type(optimiser) is kind
+    assert optimiser.defaults.get("nesterov") is nesterov
+
+
+def test_an_unresolved_configuration_is_refused():
+    with pytest.raises(ValueError, match="resolve"):
+        build_optimiser(nn.Linear(2, 2), OptimiserConfig())

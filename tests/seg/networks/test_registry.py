@@ -1,0 +1,63 @@
+"""Networks by name: the same seed gives the same weights, a description gives the same network."""
+
+import json
+
+import pytest
+import torch
+from fewvox.data.errors import UserError
+from fewvox.data.settings import SettingsError, parse, plain
+from fewvox.seg.networks.registry import NETWORKS, Architecture, architecture_for, build, same_architecture
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_same_seed_gives_the_same_weights(name, make_plan):
+    architecture = architecture_for(make_plan(), name)
+    a, b, other = (build(architecture, seed).state_dict() for seed in (3, 3, 4))
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    assert not all(torch.equal(a[key], other[key]) for key in a)
+
+
+def test_a_seeded_network_leaves_torch_s_generator_alone(make_plan):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    build(architecture_for(make_plan()), 0)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_seeded_network_does_not_depend_on_torch_s_generator(make_plan):
+    architecture = architecture_for(make_plan())
+    torch.manual_seed(1)
+    a = build(architecture, 0).state_dict()
+    torch.manual_seed(2)
+    b = build(architecture, 0).state_dict()
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_an_architecture_survives_json(make_plan):
+    architecture = architecture_for(make_plan(strides=((1, 2, 2), (2, 2, 2)), channels=("a", "b")))
+    again = parse(Architecture, json.loads(json.dumps(plain(architecture))), "test")
+    assert again == architecture
+    assert same_architecture(again, architecture)
+    build(again).load_state_dict(build(architecture).state_dict(), strict=True)
+
+
+def test_the_plan_decides_channels_and_classes(make_plan):
+    architecture = architecture_for(make_plan(channels=("a", "b", "c")))
+    assert (architecture.in_channels, architecture.classes) == (3, 3)
+    assert not same_architecture(architecture, architecture_for(make_plan()))
+
+
+def test_a_plan_without_labels_gets_one_output_channel(make_plan):
+    assert architecture_for(make_plan(labels=None)).classes == 1
+
+
+def test_an_unknown_network_is_refused_with_the_known_names(make_plan):
+    with pytest.raises(UserError, match="unet"):
+        architecture_for(make_plan(), "vnet")
+
+
+def test_a_misspelt_architecture_is_refused(make_plan):
+    values = plain(architecture_for(make_plan())) | {"width": 8}
+    with pytest.raises(SettingsError, match="width"):
+        parse(Architecture, values, "test")
