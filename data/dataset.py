@@ -61,7 +61,7 @@ def find_cases(
                 severity="warning",
                 case="",
                 where=str(unused[0].parent),
-                found=f"{len(unused)} volumes lie outside images/ and labels/ and are not used",
+                found=f"volumes outside images/ and labels/ that are not used: {len(unused)}",
                 rule="Beside images/ and labels/ no other folder is read",
                 remedy="Move them into images/ to use them as unannotated volumes",
             )

@@ -64,8 +64,6 @@ class PatchSampler:
             raise ValueError("a sampler needs at least one case")
         self.store, self.cases, self.patch = store, tuple(cases), patch
         self.batch_size, self.config, self.seed = batch, config, seed
-        self.images = {case: store.image(case) for case in self.cases}
-        self.labels = {case: store.label(case) for case in self.cases}
         self.foreground = {case: store.foreground(case) for case in self.cases}
         self.read = patch if config.spatial is None else read_size(patch, config.spatial)
 
@@ -96,11 +94,9 @@ class PatchSampler:
         start = self._start(case, rng, foreground=self._is_foreground(k))
         # the box that is read is larger than the patch and has the same centre
         start = start - (np.array(self.read) - self.patch) // 2
-        return (
-            case,
-            read_box(self.images[case], start, self.read),
-            read_box(self.labels[case], start, self.read),
-        )
+        # opened for each patch: an open array holds a file, and a process may hold a thousand
+        image = read_box(self.store.image(case), start, self.read)
+        return case, image, read_box(self.store.label(case), start, self.read)
 
     def _is_foreground(self, k: int) -> bool:
         share = self.config.foreground_share

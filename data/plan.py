@@ -95,7 +95,7 @@ def make_plan(
     voxels = BUDGETS[budget]
     width = width_for(voxels)
     batch = batch_for(patch, voxels)
-    labels = _label_table(fingerprint, label_kind)
+    labels = label_table(fingerprint, label_kind)
     return Plan(
         preprocessing=Preprocessing(
             unit=fingerprint.unit,
@@ -148,7 +148,8 @@ def batch_for(patch: Shape, budget: int) -> int:
     return min(MAX_BATCH, max(2, budget // math.prod(patch)))
 
 
-def _label_table(fingerprint: Fingerprint, kind: LabelKind) -> LabelTable | None:
+def label_table(fingerprint: Fingerprint, kind: LabelKind) -> LabelTable | None:
+    """What the label values of a data set mean; None where nothing is labelled."""
     if not fingerprint.labelled:
         return None
     return LabelTable(kind=kind, values=(0, 1) if kind == "instances" else fingerprint.label_values)

@@ -59,6 +59,6 @@ def zscore(channel: np.ndarray) -> np.ndarray:
     """Mean 0 and standard deviation 1 over the channel, float32; a constant channel becomes 0."""
     mean = channel.mean(dtype=np.float64)
     std = channel.std(dtype=np.float64)
-    if std <= 1e-8 * max(1.0, abs(mean)):
+    if std <= 1e-8 * abs(mean):
         return np.zeros_like(channel, dtype=np.float32)
     return ((channel - mean) / std).astype(np.float32)

@@ -22,8 +22,9 @@ from .volume import Triple, Volume
 _SPACING_TOLERANCE = 1e-3
 # spacing this many times off the median of the data set is a unit mix-up, not another protocol
 _OUTLIER = 20.0
-# more label values than this are rarely classes
-_MANY_VALUES = 64
+# as many label values, or as uneven ones, are rarely classes
+_MANY_CLASSES = 64
+_FEW_CLASSES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +48,14 @@ class Scan:
 
 @dataclass(frozen=True, kw_only=True)
 class ScanOptions:
-    """What the files cannot tell: a spacing (z, y, x) in `unit` for those without, the kind of labels."""
+    """What the files cannot tell: a spacing (z, y, x) in `unit` for those without, the kind of labels.
+
+    With `label_kind` None, labels are classes, and an error says so where they look like numbered objects.
+    """
 
     spacing: Triple | None = None
     unit: str | None = None
-    label_kind: LabelKind = "classes"
+    label_kind: LabelKind | None = None
 
 
 def scan(
@@ -322,7 +326,7 @@ def _copies(facts: list[CaseFacts]) -> list[Problem]:
     ]
 
 
-def _label_problems(facts: list[CaseFacts], kind: LabelKind) -> list[Problem]:
+def _label_problems(facts: list[CaseFacts], kind: LabelKind | None) -> list[Problem]:
     labelled = [f for f in facts if f.label_voxels is not None]
     if not labelled:
         return []
@@ -349,25 +353,40 @@ def _label_problems(facts: list[CaseFacts], kind: LabelKind) -> list[Problem]:
         )
         for f in empty
     ]
-    return problems if kind == "instances" else problems + _value_problems(labelled)
+    if kind == "instances":
+        return problems
+    if kind is None and _look_like_objects(labelled):
+        return [*problems, _objects(labelled)]
+    return problems + _rare_values(labelled)
 
 
-def _value_problems(labelled: list[CaseFacts]) -> list[Problem]:
+def _look_like_objects(labelled: list[CaseFacts]) -> bool:
+    """Whether labels number objects: too many values, or 1 to n in each case with another n."""
+    values = [sorted(v for v in f.label_voxels or {} if v > 0) for f in labelled]
+    highest = [v[-1] if v else 0 for v in values]
+    if len(set().union(*values)) > _MANY_CLASSES:
+        return True
+    consecutive = all(v == list(range(1, n + 1)) for v, n in zip(values, highest, strict=True))
+    return consecutive and len(set(highest)) > 1 and max(highest) > _FEW_CLASSES
+
+
+def _objects(labelled: list[CaseFacts]) -> Problem:
+    counts = [sum(value > 0 for value in f.label_voxels or {}) for f in labelled]
+    return Problem(
+        severity="error",
+        case="",
+        where="labels",
+        found=f"between {min(counts)} and {max(counts)} values above 0 in a label, as if objects were numbered",
+        rule="A class has the same value in every label; numbered objects are learned as label > 0",
+        remedy="Say which it is: --label-kind instances for numbered objects, or --label-kind classes",
+    )
+
+
+def _rare_values(labelled: list[CaseFacts]) -> list[Problem]:
     cases_with: dict[int, list[CaseFacts]] = defaultdict(list)
     for f in labelled:
         for value in f.label_voxels or {}:
             cases_with[value].append(f)
-    if len(cases_with) > _MANY_VALUES:
-        return [
-            Problem(
-                severity="error",
-                case="",
-                where="labels",
-                found=f"{len(cases_with)} different label values",
-                rule=f"Classes are at most {_MANY_VALUES} values; more look like one number per object",
-                remedy="Use --label-kind instances to train on label > 0",
-            )
-        ]
     return [
         Problem(
             severity="warning",

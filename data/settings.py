@@ -83,9 +83,19 @@ def load_mapping(path: Path) -> dict[str, Any]:
 def write_yaml(path: Path, value: Any, comment: str = "") -> None:
     """Writes settings as YAML in the order of their class, under a comment."""
     head = "".join(f"# {line}\n" for line in comment.splitlines())
-    path.write_text(
-        head + yaml.safe_dump(plain(value), sort_keys=False, allow_unicode=True), encoding="utf-8"
-    )
+    text = yaml.dump(plain(value), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+    path.write_text(head + text, encoding="utf-8")
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes lists of numbers on one line: [40, 56, 40]."""
+
+    def represent_list(self, data: Any) -> yaml.Node:
+        flat = not any(isinstance(item, dict) for item in data)
+        return self.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=flat)
+
+
+_Dumper.add_representer(list, _Dumper.represent_list)
 
 
 def override(values: dict[str, Any], assignments: list[str]) -> dict[str, Any]:

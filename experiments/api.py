@@ -2,6 +2,7 @@
 
 import json as json_library
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.markup import escape
@@ -11,7 +12,7 @@ from ..data import scan as scanning
 from ..data.atomic import write_text
 from ..data.errors import UserError
 from ..data.labels import LabelKind
-from ..data.plan import BudgetName, Plan, make_plan
+from ..data.plan import BudgetName, Plan, label_table, make_plan
 from ..data.scan import Scan, ScanOptions
 from ..data.settings import plain, read_yaml
 from ..data.splits import split
@@ -26,7 +27,7 @@ from ..seg.checkpoint import load
 from ..seg.evaluate import Evaluation
 from ..seg.finetune import FinetuneConfig, Finetuned
 from .config import configuration, read_cases, read_split
-from .display import TrainingDisplay, console, meter
+from .display import TrainingDisplay, bytes_text, console, meter
 
 
 def scan(
@@ -36,7 +37,7 @@ def scan(
     subjects: str | Path | None = None,
     spacing: Triple | None = None,
     unit: str | None = None,
-    label_kind: LabelKind = "classes",
+    label_kind: LabelKind | None = None,
     json: str | Path | None = None,
 ) -> Scan:
     """Reads every voxel of a data set and lists every problem; writes nothing but `json`.
@@ -47,7 +48,8 @@ def scan(
         subjects: CSV table with the columns case and subject.
         spacing: (z, y, x) in `unit`, for files that tell none.
         unit: the unit of `spacing`, such as "um".
-        label_kind: "classes", or "instances" where each object has a number.
+        label_kind: "classes", or "instances" where each object has a number; classes when None, with an
+            error where the values look like numbered objects.
         json: file to write all that was found to.
     """
     with meter("reading") as shown:
@@ -74,7 +76,7 @@ def prepare(
     budget: BudgetName = "default",
     spacing: Triple | None = None,
     unit: str | None = None,
-    label_kind: LabelKind = "classes",
+    label_kind: LabelKind | None = None,
 ) -> Store:
     """Scans a data set, plans, and writes a store; arguments as in `scan`.
 
@@ -93,9 +95,13 @@ def prepare(
     scanned = scan(data, labels, subjects=subjects, spacing=spacing, unit=unit, label_kind=label_kind)
     _refuse_errors(scanned)
     if chosen is None:
-        chosen = make_plan(scanned.fingerprint, budget=budget, label_kind=label_kind)
+        chosen = make_plan(scanned.fingerprint, budget=budget, label_kind=label_kind or "classes")
+    if chosen.labels is None and scanned.fingerprint.labelled:
+        # a plan made for unannotated volumes knows no classes yet
+        chosen = replace(chosen, labels=label_table(scanned.fingerprint, label_kind or "classes"))
+        console.print("the plan has no label values; those of this data set are taken", highlight=False)
     needed = preparing.bytes_needed(scanned, chosen)
-    console.print(f"estimate: up to {needed / 2**30:.2f} GiB on disk", highlight=False)
+    console.print(f"estimate: up to {bytes_text(needed)} on disk", highlight=False)
     with meter("preparing") as shown:
         return preparing.prepare(
             scanned, chosen, out, options=_options(spacing, unit, label_kind), progress=shown.update
@@ -180,7 +186,7 @@ def predict(
             data,
             out,
             only=read_cases(cases) if cases is not None else None,
-            options=_options(spacing, unit, "classes"),
+            options=_options(spacing, unit),
             device=device,
             progress=shown.update,
         )
@@ -208,7 +214,7 @@ def evaluate(
     return found
 
 
-def _options(spacing: Triple | None, unit: str | None, label_kind: LabelKind) -> ScanOptions:
+def _options(spacing: Triple | None, unit: str | None, label_kind: LabelKind | None = None) -> ScanOptions:
     if (spacing is None) != (unit is None) or (unit is not None and canonical(unit) is None):
         raise UserError(
             "spacing",

@@ -50,7 +50,7 @@ SpacingText = Annotated[
     str | None, typer.Option(metavar="Z,Y,X", help="Voxel spacing for files that tell none; needs --unit.")
 ]
 Unit = Annotated[str | None, typer.Option(help="Unit of --spacing, such as um or mm.")]
-Kind = Annotated[str, typer.Option(help="'classes', or 'instances' where each object has a number.")]
+Kind = Annotated[str | None, typer.Option(help="'classes', or 'instances' where each object has a number.")]
 JsonFile = Annotated[Path | None, typer.Option(help="Write everything to this file as well.")]
 
 
@@ -70,7 +70,7 @@ def scan(
     subjects: Subjects = None,
     spacing: SpacingText = None,
     unit: Unit = None,
-    label_kind: Kind = "classes",
+    label_kind: Kind = None,
     json: JsonFile = None,
 ) -> None:
     """Read every voxel, list every problem; exit 1 when there are errors. Nothing else is written."""
@@ -89,7 +89,7 @@ def scan(
     _show_problems(found.warnings, "yellow", "warning")
     _show_problems(found.errors, "red", "error")
     if found.errors:
-        console.print(f"{len(found.errors)} errors must be solved before `fewvox prepare`", highlight=False)
+        console.print(f"errors to solve before `fewvox prepare`: {len(found.errors)}", highlight=False)
         raise typer.Exit(1)
     console.print("no errors", highlight=False)
 
@@ -104,7 +104,7 @@ def prepare(
     budget: Annotated[str, typer.Option(help="Patch and network for 'default' or 'cpu'.")] = "default",
     spacing: SpacingText = None,
     unit: Unit = None,
-    label_kind: Kind = "classes",
+    label_kind: Kind = None,
 ) -> None:
     """Scan, plan, and write the store that training reads."""
     from ..data.plan import BUDGETS
@@ -202,7 +202,7 @@ def evaluate(
     """Score masks against labels: Dice, IoU, HD95. Training cases are never part of a mean."""
     from . import api, tables
 
-    found = api.evaluate(predictions, labels, label_kind=_kind(label_kind) if label_kind else None, json=json)
+    found = api.evaluate(predictions, labels, label_kind=_kind(label_kind), json=json)
     console.print(tables.score_table(found))
     for ids, what in (
         (found.excluded, "were training or validation cases of the model and are left out of the means"),
@@ -237,8 +237,8 @@ def demo(
     console.print(f"picture: {escape(str(made.picture))}", highlight=False)
 
 
-def _kind(text: str) -> Any:
-    if text not in ("classes", "instances"):
+def _kind(text: str | None) -> Any:
+    if text not in (None, "classes", "instances"):
         raise typer.BadParameter(f"'{text}' is neither classes nor instances", param_hint="--label-kind")
     return text
 

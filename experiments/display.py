@@ -15,8 +15,17 @@ from rich.progress import (
 )
 
 console = Console()
+if not console.is_terminal:
+    console = Console(width=160)  # a log file has room for whole names
 # without a terminal a line this often shows that work goes on
 _LINE_SECONDS = 10.0
+
+
+def bytes_text(count: float) -> str:
+    """A number of bytes as a person reads it: "12 MiB", "1.4 GiB"."""
+    if count < 2**30:
+        return f"{max(1, round(count / 2**20))} MiB"
+    return f"{count / 2**30:.1f} GiB"
 
 
 class Meter:

@@ -23,7 +23,7 @@ def scan_table(scanned: Scan) -> Table:
         "grey values",
         "labels (voxels)",
     ):
-        table.add_column(column)
+        table.add_column(column, overflow="fold", no_wrap=column == "case")
     for f in facts[:_MAX_ROWS]:
         spacing = (
             "unknown" if f.spacing is None else " x ".join(f"{s:.4g}" for s in f.spacing) + f" {f.unit or ''}"

@@ -1,6 +1,7 @@
 """The training loop, for every task: supervised or pretext."""
 
 import logging
+import math
 import signal
 import threading
 from collections.abc import Callable, Iterable
@@ -157,7 +158,9 @@ def train(
                 tracker.log(step, {f"validation/{name}": value for name, value in scores.items()})
                 if observer is not None:
                     observer.validated(counters.step, scores)
-                _save(run, network, optimiser, counters, describe(counters.step, scores), scores.get("score"))
+                # metadata are JSON, which has no NaN
+                told = {name: value for name, value in scores.items() if math.isfinite(value)}
+                _save(run, network, optimiser, counters, describe(counters.step, told), scores.get("score"))
             elif last or stop.number or counters.step % _whole(config.checkpoint_every) == 0:
                 _save(run, network, optimiser, counters, describe(counters.step, {}), None)
             if stop.number and not last:

@@ -3,8 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-import nibabel as nib
-import numpy as np
 import pytest
 from fewvox.data.labels import LabelTable
 from fewvox.data.plan import Plan, Preprocessing, Training
@@ -69,17 +67,3 @@ def make_run(tmp_path, make_info):
         return tmp_path / name
 
     return make
-
-
-@pytest.fixture
-def save_nifti():
-    """Writes an array (x, y, z) as NIfTI in mm; gives the path."""
-
-    def save(path: Path, array: np.ndarray, spacing=(1.0, 1.0, 2.0)) -> Path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        image = nib.Nifti1Image(array, np.diag((*spacing, 1.0)))
-        image.header.set_xyzt_units("mm")
-        nib.save(image, path)
-        return path
-
-    return save

@@ -19,7 +19,7 @@ def certain(labels, classes, strength=50.0):
 
 
 def dice_by_loops(logits, labels, smooth):
-    """The formula voxel by voxel: 1 - mean over foreground classes of (2 sum pg + s) / (sum p + sum g + s)."""
+    """The formula by voxel: 1 - mean over foreground classes of (2 sum pg + s) / (sum p + sum g + s)."""
     classes = logits.shape[1]
     scores = []
     for c in range(1, classes):

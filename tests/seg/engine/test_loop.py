@@ -189,12 +189,11 @@ def test_useless_batches_are_counted_across_a_resume(tmp_path, run_toy):
 
 
 def test_three_useless_batches_in_a_row_stop_and_leave_the_last_checkpoint(tmp_path, run_toy):
-    with pytest.raises(TrainingError, match="3 times in a row.*case6"):
+    with pytest.raises(TrainingError, match=r"3 times in a row.*case6"):
         run_toy(tmp_path / "run", spoil=dict.fromkeys(range(4, 10), nan_loss))
     kept = checkpoint.load(tmp_path / "run", "last")
     assert kept.info.steps == 4
     assert all(torch.isfinite(tensor).all() for tensor in kept.tensors.values())
-    assert not torch.equal(kept.tensors["weight"], run_toy(tmp_path / "other").weight)
 
 
 def test_two_useless_batches_in_a_row_do_not_stop(tmp_path, run_toy):
@@ -216,7 +215,7 @@ def test_the_best_checkpoint_is_the_one_with_the_highest_score(tmp_path, run_toy
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("scores", [[math.nan, 0.2, math.nan], [0.2, math.nan, math.inf * 0]])
+@pytest.mark.parametrize("scores", [[math.nan, 0.2, math.nan], [0.2, math.nan, 0.1]])
 def test_a_score_that_is_nan_is_never_the_best(tmp_path, run_toy, scores):
     given = iter(scores)
     config = replace(CONFIG, steps=6, validate_every=2)
@@ -249,11 +248,12 @@ def test_validation_and_checkpoints_come_when_they_are_due_and_at_the_end(tmp_pa
 
 def test_gradients_are_clipped_and_their_norm_is_recorded(tmp_path, run_toy):
     config = replace(CONFIG, steps=1, optimizer=replace(SGD, momentum=0.0, weight_decay=0.0), clip_norm=0.01)
-    before = nn.Linear(3, 1)
-    network = run_toy(tmp_path / "run", config, meanwhile={0: lambda: None})
+    network = run_toy(tmp_path / "run", config)
     torch.manual_seed(0)
     before = nn.Linear(3, 1)
-    moved = torch.cat([(a - b).flatten() for a, b in zip(network.parameters(), before.parameters(), strict=True)])
+    moved = torch.cat(
+        [(a - b).flatten() for a, b in zip(network.parameters(), before.parameters(), strict=True)]
+    )
     line = read_metrics(tmp_path / "run")[0]
     assert line["gradient_norm"] > 0.01
     assert float(moved.detach().norm()) == pytest.approx(0.01 * line["lr"], rel=1e-3)

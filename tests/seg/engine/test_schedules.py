@@ -1,5 +1,7 @@
 """Warm-up and decay of the learning rate."""
 
+import itertools
+
 import pytest
 from fewvox.seg.engine.schedules import ScheduleConfig, lr_factor
 
@@ -12,7 +14,7 @@ def test_the_rate_rises_in_a_line_to_the_peak_and_then_only_falls():
     found = factors(100, warmup_share=0.1)
     assert found[:11] == pytest.approx([(i + 1) / 11 for i in range(11)])
     assert found[10] == 1
-    assert all(a > b for a, b in zip(found[10:], found[11:], strict=False))
+    assert all(a > b for a, b in itertools.pairwise(found[10:]))
 
 
 def test_the_decay_is_a_polynomial_that_ends_at_zero():

@@ -12,8 +12,8 @@ def test_every_pooling_adds_a_level_of_twice_the_features():
 
 
 def test_features_grow_up_to_the_plan_s_maximum():
-    strides = ((2, 2, 2),) * 5
-    assert topology(Training(patch=(32, 32, 32), strides=strides, width=32, max_width=100)).features == (
+    found = topology(Training(patch=(32, 32, 32), strides=((2, 2, 2),) * 5, width=32, max_width=100))
+    assert found.features == (
         32, 64, 100, 100, 100, 100
     )  # fmt: skip
 

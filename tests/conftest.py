@@ -1,0 +1,81 @@
+"""Tiny data sets for the tests of all floors."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from fewvox.data.formats import tiff
+from fewvox.data.plan import make_plan
+from fewvox.data.prepare import prepare
+from fewvox.data.scan import scan
+from fewvox.data.store import Store
+
+SHAPE = (12, 16, 14)
+
+
+def blobs(index: int, shape: tuple[int, int, int] = SHAPE) -> tuple[np.ndarray, np.ndarray]:
+    """An image with a bright and a brighter ball, and their classes 1 and 2; (Z, Y, X) both."""
+    rng = np.random.default_rng(index)
+    places = np.stack(np.meshgrid(*(np.arange(n) for n in shape), indexing="ij"), axis=-1)
+    label = np.zeros(shape, np.uint8)
+    for value, share in ((1, 0.3), (2, 0.7)):
+        centre = np.array(shape) * share + rng.uniform(-1, 1, 3)
+        label[np.linalg.norm(places - centre, axis=-1) < min(shape) / 4] = value
+    image = label * 100.0 + rng.normal(50, 5, shape)
+    return image.astype(np.float32), label
+
+
+def write_nifti(path: Path, array: np.ndarray, spacing=(2.0, 1.0, 1.0), unit="mm") -> Path:
+    """Writes (Z, Y, X) as NIfTI, spacing (z, y, x) in `unit`; gives the path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = nib.Nifti1Image(array.T, np.diag((*spacing[::-1], 1.0)))
+    image.header.set_xyzt_units(unit)
+    nib.save(image, path)
+    return path
+
+
+def write_tiff(path: Path, array: np.ndarray, spacing=None, unit=None) -> Path:
+    """Writes (Z, Y, X) or (C, Z, Y, X) as TIFF, spacing (z, y, x) in `unit` if given; gives the path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tiff.write_new(path, array, spacing, unit)
+    return path
+
+
+@pytest.fixture(scope="session")
+def save_nifti() -> Callable[..., Path]:
+    """`write_nifti`, for tests that make volumes of their own."""
+    return write_nifti
+
+
+@pytest.fixture(scope="session")
+def save_tiff() -> Callable[..., Path]:
+    """`write_tiff`, for tests that make volumes of their own."""
+    return write_tiff
+
+
+@pytest.fixture(scope="session")
+def nifti_folder() -> Callable[..., Path]:
+    """Makes `images/` and `labels/` of NIfTI volumes c00, c01, ... with blobs; gives their folder.
+
+    The first `labelled` of the `count` volumes have a label (all when None).
+    """
+
+    def make(folder: Path, count=3, *, labelled=None, shape=SHAPE, spacing=(2.0, 1.0, 1.0)) -> Path:
+        for index in range(count):
+            image, label = blobs(index, shape)
+            write_nifti(folder / "images" / f"c{index:02}.nii.gz", image, spacing)
+            if labelled is None or index < labelled:
+                write_nifti(folder / "labels" / f"c{index:02}.nii.gz", label, spacing)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_store(tmp_path_factory, nifti_folder) -> Store:
+    """A store of ten volumes (12, 16, 14) with blobs of classes 1 and 2; do not write into it."""
+    folder = tmp_path_factory.mktemp("tiny")
+    scanned = scan(nifti_folder(folder / "source", 10))
+    return prepare(scanned, make_plan(scanned.fingerprint, budget="cpu"), folder / "store")

@@ -1,0 +1,78 @@
+"""Label maps are whole numbers, and come back as the values they went in as."""
+
+import numpy as np
+import pytest
+from fewvox.data.errors import UserError
+from fewvox.data.labels import LabelTable, count_values, label_map
+from fewvox.data.volume import Volume
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+
+def volume(values, dtype=np.uint8) -> Volume:
+    return Volume(array=np.array(values, dtype=dtype).reshape(1, 1, 1, -1))
+
+
+def test_values_with_gaps_become_consecutive_classes_and_return():
+    table = LabelTable(values=(0, 7, 255))
+    labels = np.array([[[255, 0], [7, 255]]])
+    classes = table.encode(labels)
+    np.testing.assert_array_equal(classes, [[[2, 0], [1, 2]]])
+    np.testing.assert_array_equal(table.decode(classes), labels)
+    assert (table.classes, classes.dtype, table.decode(classes).dtype) == (3, np.uint8, np.uint8)
+
+
+@given(st.sets(st.integers(1, 70000), min_size=1, max_size=300), st.data())
+def test_decode_undoes_encode(values, data):
+    table = LabelTable(values=(0, *sorted(values)))
+    labels = data.draw(hnp.arrays(np.int64, (2, 3, 4), elements=st.sampled_from(table.values)))
+    np.testing.assert_array_equal(table.decode(table.encode(labels)), labels)
+
+
+def test_more_than_256_classes_and_wide_values_get_wider_types():
+    table = LabelTable(values=tuple(range(0, 90000, 300)))
+    classes = table.encode(np.array([89700]))
+    assert (classes[0], classes.dtype) == (299, np.uint16)
+    assert table.decode(classes).dtype == np.uint32
+
+
+def test_instances_all_become_class_one():
+    table = LabelTable(kind="instances", values=(0, 1))
+    np.testing.assert_array_equal(table.encode(np.array([0, 1, 2, 70000])), [0, 1, 1, 1])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int16, np.uint16, np.int64, bool])
+def test_whole_numbers_of_any_type_are_taken(dtype):
+    labels = label_map(volume([0, 1, 1], dtype), "a.nii")
+    assert labels.dtype.kind in "iu"
+    np.testing.assert_array_equal(labels, [[[0, 1, 1]]])
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ([0, np.nan, np.inf], "2 voxels are NaN or infinite"),
+        ([0, 0.5, 1, 1.5], r"0\.5 \(and 1 more"),
+        ([0, -1], "-1"),
+    ],
+)
+def test_what_is_no_whole_number_from_zero_is_refused(values, told):
+    with pytest.raises(UserError, match=told) as caught:
+        label_map(volume(values, np.float32), "a.nii")
+    assert caught.value.where == "a.nii"
+
+
+def test_negative_integers_are_refused():
+    with pytest.raises(UserError, match="label value -3"):
+        label_map(volume([0, -3], np.int16), "a.nii")
+
+
+def test_several_channels_are_refused():
+    colours = Volume(array=np.zeros((3, 1, 2, 2), np.uint8), channels=("red", "green", "blue"))
+    with pytest.raises(UserError, match="3 channels"):
+        label_map(colours, "a.tif")
+
+
+def test_voxels_are_counted_by_value():
+    assert count_values(np.array([[[0, 255], [7, 255]]])) == {0: 1, 7: 1, 255: 2}

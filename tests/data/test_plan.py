@@ -1,0 +1,186 @@
+"""Plans follow the rule they name, stay within their budget, and are read as they were written."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from fewvox.data.fingerprint import CaseFacts, Fingerprint
+from fewvox.data.labels import LabelTable
+from fewvox.data.plan import BUDGETS, MAX_POOLINGS, Plan, make_plan, patch_and_strides, width_for
+from fewvox.data.settings import SettingsError, load_mapping, override, parse, read_yaml, write_yaml
+from fewvox.data.volume import Shape
+from hypothesis import given
+from hypothesis import strategies as st
+
+# volumes of three real axes; `test_a_thin_stack...` has the others
+extents = st.tuples(*[st.integers(32, 700)] * 3)
+budgets = st.integers(24**3, 160**3)
+
+
+def facts(shape: Shape = (95, 512, 512), **fields) -> CaseFacts:
+    case = CaseFacts(
+        id="a",
+        subject="a",
+        shape=shape,
+        spacing=(2.0, 1.0, 1.0),
+        unit="um",
+        orientation="stored",
+        channels=("red", "green"),
+        dtype="uint8",
+        intensities=(),
+        label_voxels={0: 9, 3: 1, 200: 1},
+        image_hash="",
+        label_hash=None,
+        content_hash="",
+    )
+    return replace(case, **fields)
+
+
+def plan_for(*cases: CaseFacts, **options) -> Plan:
+    return make_plan(Fingerprint.of(cases or (facts(),)), **options)
+
+
+def poolings(strides) -> list[int]:
+    return [sum(level[axis] == 2 for level in strides) for axis in range(3)]
+
+
+def test_the_published_example_gives_the_published_patch():
+    """Biom3d's: a median shape of (95, 512, 512) under 128^3 voxels."""
+    patch, strides = patch_and_strides((95, 512, 512), 128**3)
+    assert patch == (40, 224, 224)
+    assert strides == ((1, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 2), (1, 2, 2))
+
+
+@given(extents, budgets)
+def test_every_patch_keeps_the_rule(shape, budget):
+    patch, strides = patch_and_strides(shape, budget)
+    for extent, size, times in zip(shape, patch, poolings(strides), strict=True):
+        multiple = 2**times
+        assert size % multiple == 0
+        assert size <= math.ceil(extent / multiple) * multiple
+        assert 4 <= size / multiple <= 8 or times == MAX_POOLINGS or size < 4
+    assert math.prod(patch) <= budget
+
+
+@given(extents, budgets, budgets)
+def test_a_larger_budget_never_gives_a_smaller_patch(shape, one, other):
+    less, more = (math.prod(patch_and_strides(shape, b)[0]) for b in sorted((one, other)))
+    assert less <= more
+
+
+@given(st.integers(32, 700), budgets)
+def test_equal_axes_are_treated_alike(extent, budget):
+    patch, strides = patch_and_strides((extent,) * 3, budget)
+    assert len(set(patch)) == 1
+    assert set(strides) <= {(2, 2, 2)}
+
+
+def test_a_volume_within_the_budget_is_taken_whole():
+    patch, _ = patch_and_strides((37, 50, 36), 128**3)
+    assert patch == (40, 56, 40)
+
+
+@pytest.mark.parametrize(("shape", "patch"), [((1, 64, 64), (1, 64, 64)), ((3, 40, 40), (3, 40, 40))])
+def test_a_thin_stack_is_never_pooled_along_its_thin_axis(shape, patch):
+    found, strides = patch_and_strides(shape, 64**3)
+    assert (found, poolings(strides)[0]) == (patch, 0)
+
+
+def test_a_small_budget_gives_a_small_network():
+    cpu, default = (plan_for(budget=budget).training for budget in ("cpu", "default"))
+    assert math.prod(cpu.patch) <= 64**3 < math.prod(default.patch) <= 128**3
+    assert (cpu.width, default.width) == (16, 32)
+    assert width_for(1) == 8
+
+
+@given(budgets, budgets)
+def test_width_grows_with_the_budget(one, other):
+    less, more = (width_for(b) for b in sorted((one, other)))
+    assert 8 <= less <= more
+
+
+@pytest.mark.parametrize(("shape", "batch"), [((12, 16, 14), 8), ((64, 64, 64), 2), ((40, 56, 40), 2)])
+def test_the_batch_is_what_the_budget_holds_from_two_to_eight(shape, batch):
+    training = plan_for(facts(shape), budget="cpu").training
+    assert training.batch == batch
+    assert batch == 2 or batch * math.prod(training.patch) <= BUDGETS["cpu"]
+
+
+def test_the_plan_takes_what_the_fingerprint_found():
+    plan = plan_for(facts(), facts(spacing=(3.0, 1.0, 0.99999994)), facts(spacing=(4.0, 1.0, 0.99999994)))
+    how = plan.preprocessing
+    assert (how.spacing, how.unit, how.channels) == ((3.0, 1.0, 1.0), "um", ("red", "green"))
+    assert how.normalisation == ("zscore", "zscore")
+    assert plan.labels == LabelTable(values=(0, 3, 200))
+
+
+def test_the_median_shape_is_told_in_voxels_of_the_target():
+    thin, thick = facts((10, 20, 20)), facts((10, 20, 20), spacing=(6.0, 1.0, 1.0))
+    found = Fingerprint.of([thin, thick])
+    assert (found.spacing, found.median_shape) == ((4.0, 1.0, 1.0), (10, 20, 20))
+    assert Fingerprint.of([thin, thin, thick]).median_shape == (10, 20, 20)
+    assert Fingerprint.of([thin, thick, thick]).spacing == (6.0, 1.0, 1.0)
+
+
+def test_labels_are_a_table_of_two_for_instances_and_none_without_any():
+    assert plan_for(label_kind="instances").labels == LabelTable(kind="instances", values=(0, 1))
+    assert plan_for(facts(label_voxels=None)).labels is None
+
+
+@pytest.mark.parametrize("case", [facts(), facts(label_voxels=None, spacing=None, unit=None)])
+def test_a_plan_is_read_as_it_was_written(tmp_path, case):
+    plan = plan_for(case)
+    write_yaml(tmp_path / "plan.yaml", plan, "comment")
+    assert read_yaml(tmp_path / "plan.yaml", Plan) == plan
+    assert read_yaml(tmp_path / "plan.yaml", Plan).store_hash == plan.store_hash
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ("preprocessing.spacing=[2.5, 1, 1]", False),
+        ("preprocessing.unit=mm", False),
+        ("preprocessing.orientation=RAS", False),
+        ("preprocessing.channels=[green, red]", False),
+        ("labels.values=[0, 3]", False),
+        ("labels.kind=instances", False),
+        ("training.patch=[8, 8, 8]", True),
+        ("training.width=8", True),
+        ("training.batch=3", True),
+        ("reasons.patch=because", True),
+    ],
+)
+def test_only_what_a_store_depends_on_changes_its_hash(tmp_path, change, same):
+    plan = plan_for()
+    write_yaml(tmp_path / "plan.yaml", plan)
+    edited = parse(Plan, override(load_mapping(tmp_path / "plan.yaml"), [change]), "plan.yaml")
+    assert edited != plan
+    assert (edited.store_hash == plan.store_hash) is same
+
+
+def test_an_edited_plan_is_checked_whole(tmp_path):
+    write_yaml(tmp_path / "plan.yaml", plan_for())
+    changes = ["preprocessing.spacing=[0, 1, 1]", "training.strides=[[1, 2, 3]]", "training.widht=8"]
+    values = override(load_mapping(tmp_path / "plan.yaml"), changes)
+    with pytest.raises(SettingsError) as caught:
+        parse(Plan, values, "plan.yaml")
+    for key in ("preprocessing.spacing.0", "training.strides.0.2", "training.widht"):
+        assert f"'{key}'" in caught.value.found
+
+
+def test_every_choice_has_its_reason():
+    assert set(plan_for().reasons) == {
+        "spacing",
+        "normalisation",
+        "patch",
+        "strides",
+        "width",
+        "batch",
+        "labels",
+    }
+
+
+def test_numbers_of_a_plan_are_pythons_own():
+    training = plan_for().training
+    assert not any(isinstance(n, np.generic) for n in (*training.patch, training.width, training.batch))

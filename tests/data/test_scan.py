@@ -1,0 +1,222 @@
+"""A scan reads every voxel, tells every problem in one pass, and writes nothing."""
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from fewvox.data.scan import ScanOptions, scan
+
+SHAPE = (4, 6, 5)
+
+
+def voxels(seed=0, shape=SHAPE) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def mask(*values: int) -> np.ndarray:
+    """A label map (4, 6, 5) with one voxel of each value."""
+    label = np.zeros(SHAPE, np.uint8)
+    label.flat[: len(values)] = values
+    return label
+
+
+def told(problems) -> list[tuple[str, str]]:
+    return [(p.severity, p.case) for p in problems]
+
+
+def listing(folder: Path) -> dict[str, tuple[int, int]]:
+    stats = {str(path): path.stat() for path in folder.rglob("*")}
+    return {name: (stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()}
+
+
+def test_a_good_data_set_has_no_problem(tmp_path, nifti_folder):
+    found = scan(nifti_folder(tmp_path, 3))
+    assert found.problems == ()
+    assert [case.id for case in found.cases] == ["c00", "c01", "c02"]
+    assert found.fingerprint.label_values == (0, 1, 2)
+    assert found.fingerprint.median_shape == (12, 16, 14)
+    assert (found.fingerprint.spacing, found.fingerprint.unit) == ((2.0, 1.0, 1.0), "mm")
+
+
+def test_three_faults_are_named_in_one_pass_and_nothing_is_written(tmp_path, nifti_folder, save_nifti):
+    """The issue's acceptance: one truncated file, one label of another shape, one NaN volume."""
+    root = nifti_folder(tmp_path, 5)
+    cut = root / "images" / "c01.nii.gz"
+    cut.write_bytes(cut.read_bytes()[:-40])
+    save_nifti(root / "labels" / "c02.nii.gz", np.ones((12, 16, 13), np.uint8))
+    holed = np.asarray(nib.load(root / "images" / "c03.nii.gz").dataobj).T.copy()
+    holed[1, 2, 3] = np.nan
+    save_nifti(root / "images" / "c03.nii.gz", holed)
+    before = listing(tmp_path)
+
+    found = scan(root)
+    assert {(p.case, Path(p.where).parent.name) for p in found.errors} == {
+        ("c01", "images"),
+        ("c02", "labels"),
+        ("c03", "images"),
+    }
+    texts = {p.case: str(p) for p in found.errors}
+    assert "cannot be read" in texts["c01"]
+    assert "(12, 16, 13)" in texts["c02"]
+    assert "1 of 2688 voxels are NaN" in texts["c03"]
+    assert [case.id for case in found.cases] == ["c00", "c02", "c04"]
+    assert listing(tmp_path) == before
+
+
+def test_a_case_whose_image_and_label_are_both_broken_is_told_twice(tmp_path, nifti_folder):
+    root = nifti_folder(tmp_path, 2)
+    for kind in ("images", "labels"):
+        (root / kind / "c00.nii.gz").write_bytes(b"")
+    assert {Path(p.where).parent.name for p in scan(root).errors} == {"images", "labels"}
+
+
+@pytest.mark.parametrize("value", [1e300, np.inf, -np.inf, np.nan])
+def test_a_value_beyond_float32_is_an_error(tmp_path, save_nifti, value):
+    array = voxels().astype(np.float64)
+    array[0, 0, 0] = value
+    save_nifti(tmp_path / "a.nii", array)
+    (problem,) = scan(tmp_path).errors
+    assert problem.found == "1 of 120 voxels are NaN, infinite or beyond float32"
+
+
+def test_an_intensity_is_measured_over_all_voxels(tmp_path, save_nifti):
+    save_nifti(tmp_path / "a.nii", voxels())
+    (measured,) = scan(tmp_path).fingerprint.cases[0].intensities
+    assert measured.mean == pytest.approx(voxels().mean())
+    assert measured.std == pytest.approx(voxels().std())
+    assert (measured.lowest, measured.highest) == (voxels().min(), voxels().max())
+
+
+def test_a_constant_image_is_a_warning(tmp_path, save_nifti):
+    save_nifti(tmp_path / "a.nii", np.full(SHAPE, 7, np.uint8))
+    (problem,) = scan(tmp_path).problems
+    assert (problem.severity, problem.found) == ("warning", "every voxel of a channel is 7")
+
+
+def test_a_label_of_another_spacing_is_an_error(tmp_path, save_nifti):
+    save_nifti(tmp_path / "images" / "a.nii", voxels(), (2.0, 1.0, 1.0))
+    save_nifti(tmp_path / "labels" / "a.nii", mask(1), (2.0, 1.0, 1.1))
+    (problem,) = scan(tmp_path).errors
+    assert problem.found.startswith("spacing (z, y, x) (2, 1, 1.1), but (2, 1, 1) in")
+
+
+def test_all_that_differs_between_label_and_image_is_told(tmp_path, save_nifti):
+    save_nifti(tmp_path / "images" / "a.nii", voxels())
+    (tmp_path / "labels").mkdir()
+    turned = np.array([[1.2, 0.5, 0, 9], [-0.5, 1, 0, 0], [0, 0, 2, 0], [0, 0, 0, 1]])
+    nib.save(nib.Nifti1Image(mask(1).T, turned), tmp_path / "labels" / "a.nii")
+    assert [p.found.split(" ")[0] for p in scan(tmp_path).errors] == ["spacing", "origin", "direction"]
+
+
+def test_label_and_image_in_different_units_are_compared_in_one(tmp_path, save_nifti):
+    save_nifti(tmp_path / "images" / "a.nii", voxels(), (2.0, 1.0, 1.0), "mm")
+    save_nifti(tmp_path / "labels" / "a.nii", mask(1), (2000.0, 1000.0, 1000.0), "micron")
+    assert scan(tmp_path).errors == ()
+
+
+def test_a_label_without_spacing_is_taken(tmp_path, save_tiff):
+    save_tiff(tmp_path / "images" / "a.tif", voxels(), (2.0, 1.0, 1.0), "um")
+    save_tiff(tmp_path / "labels" / "a.tif", mask(1))
+    assert scan(tmp_path).errors == ()
+
+
+def test_known_and_unknown_spacings_do_not_mix_unless_one_is_given(tmp_path, save_tiff):
+    for n, spacing in enumerate([(2.0, 1.0, 1.0), (2.0, 1.0, 1.0), None]):
+        save_tiff(tmp_path / f"{n}.tif", voxels(n), spacing, spacing and "um")
+    found = scan(tmp_path)
+    assert told(found.problems) == [("error", "2")]
+    assert found.fingerprint.spacing is None
+    helped = scan(tmp_path, options=ScanOptions(spacing=(2.0, 1.0, 1.0), unit="um"))
+    assert (helped.problems, helped.fingerprint.spacing) == ((), (2.0, 1.0, 1.0))
+
+
+def test_a_data_set_without_any_spacing_is_taken(tmp_path, save_tiff):
+    for n in range(2):
+        save_tiff(tmp_path / f"{n}.tif", voxels(n))
+    found = scan(tmp_path)
+    assert (found.problems, found.fingerprint.spacing, found.fingerprint.unit) == ((), None, None)
+
+
+def test_units_that_differ_meet_in_one_fingerprint(tmp_path, save_nifti):
+    save_nifti(tmp_path / "a.nii", voxels(0), (0.002, 0.001, 0.001), "mm")
+    save_nifti(tmp_path / "b.nii", voxels(1), (2.0, 1.0, 1.0), "micron")
+    save_nifti(tmp_path / "c.nii", voxels(2), (2.0, 1.0, 1.0), "micron")
+    found = scan(tmp_path)
+    assert found.problems == ()
+    assert found.fingerprint.spacing == pytest.approx((2.0, 1.0, 1.0), rel=1e-6)
+    assert (found.fingerprint.unit, found.fingerprint.median_shape) == ("um", SHAPE)
+
+
+def test_a_spacing_far_off_the_others_is_an_error(tmp_path, save_nifti):
+    for n, factor in enumerate([1, 1.5, 0.8, 1000]):
+        save_nifti(tmp_path / f"{n}.nii", voxels(n), (2.0 * factor, factor, factor))
+    found = scan(tmp_path)
+    assert told(found.problems) == [("error", "3")]
+    assert "(2000, 1000, 1000) mm" in found.problems[0].found
+
+
+def test_the_same_voxels_in_another_format_are_a_duplicate(tmp_path, save_tiff):
+    array = np.random.default_rng(0).integers(0, 60000, SHAPE).astype(np.uint16)
+    save_tiff(tmp_path / "a.tif", array)
+    save_tiff(tmp_path / "b.tif", array.astype(np.float32))
+    save_tiff(tmp_path / "c.tif", array + 1)
+    (problem,) = scan(tmp_path).errors
+    assert (problem.case, problem.found) == ("b", "the same voxels as 'a'")
+
+
+def test_a_nifti_copy_of_a_tiff_is_a_duplicate(tmp_path, save_nifti, save_tiff):
+    save_tiff(tmp_path / "a.tif", voxels(), (2.0, 1.0, 1.0), "um")
+    save_nifti(tmp_path / "b.nii.gz", voxels(), (2.0, 1.0, 1.0), "micron")
+    assert "the same voxels as 'a'" in [p.found for p in scan(tmp_path).errors]
+
+
+def test_a_case_of_other_channels_is_an_error(tmp_path, save_tiff):
+    for n, channels in enumerate([2, 2, 3]):
+        save_tiff(tmp_path / f"{n}.tif", voxels(n, (channels, *SHAPE)))
+    (problem,) = scan(tmp_path).errors
+    assert problem.case == "2"
+    assert problem.found.startswith("3 channels")
+
+
+def test_oriented_and_unoriented_files_do_not_mix(tmp_path, save_nifti, save_tiff):
+    save_nifti(tmp_path / "a.nii", voxels(0), (2.0, 1.0, 1.0), "micron")
+    save_tiff(tmp_path / "b.tif", voxels(1), (2.0, 1.0, 1.0), "um")
+    (problem,) = scan(tmp_path).errors
+    assert (problem.case, problem.found) == ("b", "a file that knows no orientation")
+
+
+def labelled(folder: Path, save_tiff, *labels: np.ndarray) -> Path:
+    for n, label in enumerate(labels):
+        save_tiff(folder / "images" / f"{n}.tif", voxels(n))
+        save_tiff(folder / "labels" / f"{n}.tif", label)
+    return folder
+
+
+def test_one_empty_label_is_a_warning_and_all_empty_an_error(tmp_path, save_tiff):
+    one = scan(labelled(tmp_path / "one", save_tiff, mask(1), mask()))
+    assert told(one.problems) == [("warning", "1")]
+    every = scan(labelled(tmp_path / "every", save_tiff, mask(), mask()))
+    assert [(p.severity, p.found) for p in every.problems] == [("error", "all 2 labels are empty")]
+
+
+def test_a_value_in_one_label_of_five_is_a_warning(tmp_path, save_tiff):
+    found = scan(labelled(tmp_path, save_tiff, mask(1), mask(1), mask(1, 7), mask(1), mask(1)))
+    assert told(found.problems) == [("warning", "2")]
+    assert found.problems[0].found == "the label value 7 (1 voxels) in no other case"
+
+
+def test_a_value_in_one_label_of_four_is_not_judged(tmp_path, save_tiff):
+    assert scan(labelled(tmp_path, save_tiff, mask(1), mask(1), mask(1, 7), mask(1))).problems == ()
+
+
+def test_one_number_per_object_is_an_error_unless_labels_are_instances(tmp_path, save_tiff):
+    root = labelled(tmp_path, save_tiff, mask(*range(1, 100)), mask(1))
+    assert ["99" in p.found or "100" in p.found for p in scan(root).errors] == [True]
+    assert scan(root, options=ScanOptions(label_kind="instances")).problems == ()
+
+
+def test_progress_counts_every_case(tmp_path, nifti_folder):
+    calls: list[tuple[int, int]] = []
+    scan(nifti_folder(tmp_path, 3), progress=lambda *call: calls.append(call))
+    assert calls == [(1, 3), (2, 3), (3, 3)]

@@ -1,0 +1,167 @@
+"""Predicting a folder: bad volumes are told, good ones made once, and by one model."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+from fewvox.data.dataset import DatasetError
+from fewvox.data.errors import UserError
+from fewvox.data.formats.files import read_volume
+from fewvox.data.hashing import content_hash
+from fewvox.seg import batch_predict
+from fewvox.seg.batch_predict import MANIFEST, predict, read_manifest
+
+IDS = ("a", "b", "c", "deep/d", "e")
+
+
+@pytest.fixture
+def images(tmp_path, save_nifti):
+    """Five volumes, of which `c` is cut off."""
+    rng = np.random.default_rng(0)
+    for case in IDS:
+        save_nifti(tmp_path / f"data/{case}.nii.gz", rng.normal(100, 20, (9, 8, 5)).astype(np.float32))
+    broken = tmp_path / "data/c.nii.gz"
+    broken.write_bytes(broken.read_bytes()[:200])
+    return tmp_path / "data"
+
+
+def masks(folder):
+    return {path.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in folder.rglob("*.nii.gz")}
+
+
+def test_one_corrupt_file_among_five_leaves_four_masks_and_one_problem(tmp_path, images, make_run):
+    calls = []
+    made = predict(make_run(), images, tmp_path / "out", progress=lambda *n: calls.append(n))
+    assert made.written == ("a", "b", "deep/d", "e")
+    assert made.kept == ()
+    assert [(p.case, p.severity) for p in made.problems] == [("c", "error")]
+    assert "c.nii.gz" in str(made.problems[0])
+    assert set(masks(tmp_path / "out")) == {f"{case}.nii.gz" for case in made.written}
+    assert calls == [(n, 5) for n in range(1, 6)]
+    assert not [p for p in (tmp_path / "out").rglob("*") if p.name.startswith(".")]
+
+
+def test_a_rerun_makes_only_what_is_missing(tmp_path, images, make_run, save_nifti):
+    run, out = make_run(), tmp_path / "out"
+    predict(run, images, out)
+    before = masks(out)
+    (out / "b.nii.gz").unlink()
+    save_nifti(images / "c.nii.gz", np.random.default_rng(1).normal(size=(9, 8, 5)))
+    again = predict(run, images, out)
+    assert (again.written, again.kept, again.problems) == (("b", "c"), ("a", "deep/d", "e"), ())
+    after = masks(out)
+    assert {name for name in after if before.get(name) != after[name]} == {"b.nii.gz", "c.nii.gz"}
+
+
+def test_a_changed_image_is_predicted_again(tmp_path, images, make_run, save_nifti):
+    run, out = make_run(), tmp_path / "out"
+    predict(run, images, out)
+    save_nifti(images / "a.nii.gz", np.random.default_rng(1).normal(size=(7, 8, 5)))
+    assert predict(run, images, out).written == ("a",)
+    assert nib.load(out / "a.nii.gz").shape == (5, 8, 7)  # type: ignore[attr-defined]
+
+
+def test_a_prediction_that_was_killed_is_completed(tmp_path, images, make_run, monkeypatch):
+    run, out, once = make_run(), tmp_path / "out", batch_predict._predict_case
+
+    def die_at_b(predictor, checkpoint, case, *rest):
+        if case.id == "b":
+            raise KeyboardInterrupt
+        return once(predictor, checkpoint, case, *rest)
+
+    monkeypatch.setattr(batch_predict, "_predict_case", die_at_b)
+    with pytest.raises(KeyboardInterrupt):
+        predict(run, images, out)
+    monkeypatch.undo()
+    again = predict(run, images, out)
+    assert (again.written, again.kept) == (("b", "deep/d", "e"), ("a",))
+
+
+@pytest.mark.xfail(
+    raises=UserError, reason="a kill between the first mask and its manifest blocks the folder"
+)
+def test_a_prediction_killed_in_its_first_case_is_completed(tmp_path, images, make_run, monkeypatch):
+    run, out = make_run(), tmp_path / "out"
+
+    def die(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(batch_predict, "_write_manifest", die)
+    with pytest.raises(KeyboardInterrupt):
+        predict(run, images, out)
+    monkeypatch.undo()
+    assert len(predict(run, images, out).problems) == 1
+
+
+def test_another_model_does_not_write_into_the_same_folder(tmp_path, images, make_run):
+    predict(make_run(), images, tmp_path / "out")
+    before = masks(tmp_path / "out")
+    with pytest.raises(UserError, match="masks of another model"):
+        predict(make_run("other", seed=1), images, tmp_path / "out")
+    assert masks(tmp_path / "out") == before
+
+
+def test_a_folder_of_other_files_is_not_written_to(tmp_path, images, make_run):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="not empty"):
+        predict(make_run(), images, tmp_path / "out")
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["notes.txt"]
+
+
+def test_the_manifest_tells_what_each_case_was_to_the_model(tmp_path, images, make_run):
+    hashes = {case: content_hash(read_volume(images / f"{case}.nii.gz").array) for case in "ab"}
+    run = make_run(trained_on=(hashes["a"],), validated_on=(hashes["b"],))
+    predict(run, images, tmp_path / "out")
+    manifest = read_manifest(tmp_path / "out")
+    assert manifest is not None
+    roles = {case: made.role for case, made in manifest.cases.items()}
+    assert roles == {"a": "training", "b": "validation", "deep/d": "unseen", "e": "unseen"}
+    assert manifest.cases["deep/d"].file == "deep/d.nii.gz"
+    assert manifest.labels.values == (0, 1, 2)
+    assert "data" not in (tmp_path / "out" / MANIFEST).read_text()
+
+
+def test_a_training_volume_is_known_under_another_name_and_format(tmp_path, images, make_run):
+    hashed = content_hash(read_volume(images / "a.nii.gz").array)
+    (tmp_path / "other").mkdir()
+    nib.save(nib.load(images / "a.nii.gz"), tmp_path / "other/renamed.nii")
+    predict(make_run(trained_on=(hashed,)), tmp_path / "other", tmp_path / "out")
+    manifest = read_manifest(tmp_path / "out")
+    assert manifest is not None
+    assert manifest.cases["renamed"].role == "training"
+
+
+def test_only_the_chosen_cases_are_predicted(tmp_path, images, make_run):
+    assert predict(make_run(), images, tmp_path / "out", only=["e", "a"]).written == ("a", "e")
+
+
+def test_an_unknown_id_is_refused_before_anything_is_written(tmp_path, images, make_run):
+    with pytest.raises(DatasetError, match="1 of the listed cases are not there: zzz"):
+        predict(make_run(), images, tmp_path / "out", only=["a", "zzz"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_nan_voxels_are_a_problem_and_not_a_mask(tmp_path, save_nifti, make_run):
+    array = np.random.default_rng(0).normal(size=(9, 8, 5)).astype(np.float32)
+    array[3, 3, 3] = np.nan
+    save_nifti(tmp_path / "data/a.nii.gz", array)
+    made = predict(make_run(), tmp_path / "data", tmp_path / "out")
+    assert made.written == ()
+    assert "1 of 360 voxels are NaN" in made.problems[0].found
+
+
+def test_a_model_without_labels_is_refused(tmp_path, images, make_run, make_plan):
+    run = make_run(plan=make_plan(labels=None), trained=("encoder", "decoder"))
+    with pytest.raises(UserError, match="trained without labels"):
+        predict(run, images, tmp_path / "out")
+
+
+def test_masks_are_the_same_whichever_cases_came_before(tmp_path, images, make_run):
+    run = make_run()
+    predict(run, images, tmp_path / "all")
+    predict(run, images, tmp_path / "one", only=["e"])
+    found = [np.asarray(nib.load(tmp_path / f / "e.nii.gz").dataobj) for f in ("all", "one")]  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(found[0], found[1])
+    assert json.loads((tmp_path / "one" / MANIFEST).read_text())["cases"].keys() == {"e"}

@@ -1,0 +1,160 @@
+"""Scores of folders: what counts, what does not, and what cannot be told."""
+
+import json
+
+import numpy as np
+import pytest
+from fewvox.data.dataset import DatasetError
+from fewvox.data.labels import LabelTable
+from fewvox.data.settings import plain
+from fewvox.seg.batch_predict import MANIFEST, Manifest, PredictedCase
+from fewvox.seg.evaluate import evaluate
+
+SHAPE = (6, 5, 4)
+
+
+def with_boxes(*boxes):
+    """A label map with the value of each box (value, first z, last z + 1)."""
+    array = np.zeros(SHAPE, np.uint8)
+    for value, first, last in boxes:
+        array[first:last, 1:4, 1:3] = value
+    return array
+
+
+@pytest.fixture
+def folders(tmp_path, save_nifti):
+    """Writes masks and labels of the same names; gives both folders."""
+
+    def write(**cases):
+        for case, (mask, label) in cases.items():
+            for folder, array in (("masks", mask), ("labels", label)):
+                if array is not None:
+                    save_nifti(tmp_path / folder / f"{case}.nii.gz", array)
+        return tmp_path / "masks", tmp_path / "labels"
+
+    return write
+
+
+def write_manifest(folder, roles, table=LabelTable(values=(0, 1, 2))):  # noqa: B008
+    cases = {
+        case: PredictedCase(file=f"{case}.nii.gz", image_hash="0", role=role) for case, role in roles.items()
+    }
+    manifest = Manifest(model_hash="0", labels=table, cases=cases)
+    (folder / MANIFEST).write_text(json.dumps(plain(manifest)))
+
+
+def means(found, metric="dice"):
+    return {m.value: (m.mean, m.cases, m.undefined) for m in found.means if m.metric == metric}
+
+
+def test_training_and_validation_cases_are_scored_but_never_part_of_a_mean(folders):
+    right, wrong = with_boxes((1, 1, 4)), with_boxes((1, 4, 6))
+    masks, labels = folders(seen=(right, right), checked=(right, right), new=(wrong, right))
+    write_manifest(
+        masks, {"seen": "training", "checked": "validation", "new": "unseen"}, LabelTable(values=(0, 1))
+    )
+    found = evaluate(masks, labels)
+    assert found.excluded == ("checked", "seen")
+    assert means(found) == {1: (0, 1, 0)}
+    assert found.mean() == 0
+    assert {s.case: s.dice for s in found.scores} == {"seen": 1, "checked": 1, "new": 0}
+
+
+def test_scores_without_meaning_are_counted_and_left_out_of_the_mean(folders):
+    both = with_boxes((1, 0, 2), (2, 3, 5))
+    masks, labels = folders(a=(both, both), b=(with_boxes((1, 0, 2)), with_boxes((1, 0, 2))))
+    write_manifest(masks, {"a": "unseen", "b": "unseen"})
+    found = evaluate(masks, labels)
+    assert means(found) == {1: (1, 2, 0), 2: (1, 1, 1)}
+    assert means(found, "hd95") == {1: (0, 2, 0), 2: (0, 1, 1)}
+    assert found.mean() == 1
+
+
+def test_a_class_that_no_case_has_is_undefined_and_not_zero(folders):
+    one = with_boxes((1, 0, 2))
+    masks, labels = folders(a=(one, one))
+    write_manifest(masks, {"a": "unseen"})
+    found = evaluate(masks, labels)
+    assert means(found)[2] == (None, 0, 1)
+    assert found.mean() == 1
+
+
+def test_a_class_that_is_missed_costs_dice_and_leaves_hd95_undefined(folders):
+    masks, labels = folders(a=(with_boxes((1, 0, 2)), with_boxes((1, 0, 2), (2, 3, 5))))
+    found = evaluate(masks, labels)
+    assert means(found)[2] == (0, 1, 0)
+    assert means(found, "hd95")[2] == (None, 0, 1)
+    assert found.mean() == 0.5
+
+
+def test_a_mask_of_another_shape_is_a_problem_and_stops_nothing(folders):
+    one = with_boxes((1, 0, 2))
+    masks, labels = folders(a=(np.zeros((6, 5, 3), np.uint8), one), b=(one, one))
+    found = evaluate(masks, labels)
+    assert [(p.case, p.severity) for p in found.problems] == [("a", "error")]
+    assert "shape (6, 5, 3), but (6, 5, 4)" in found.problems[0].found
+    assert means(found) == {1: (1, 1, 0)}
+
+
+def test_an_unreadable_mask_is_a_problem_and_stops_nothing(folders):
+    one = with_boxes((1, 0, 2))
+    masks, labels = folders(a=(one, one), b=(one, one))
+    (masks / "a.nii.gz").write_bytes(b"")
+    found = evaluate(masks, labels)
+    assert [p.case for p in found.problems] == ["a"]
+    assert found.mean() == 1
+
+
+def test_masks_of_another_program_are_scored_by_the_values_of_the_labels(folders):
+    masks, labels = folders(a=(with_boxes((5, 0, 3)), with_boxes((5, 0, 2), (9, 4, 6))))
+    found = evaluate(masks, labels)
+    assert {s.value: s.dice for s in found.scores} == {5: pytest.approx(0.8), 9: 0}
+    assert {s.role for s in found.scores} == {"unknown"}
+    assert found.excluded == ()
+    assert found.mean() == pytest.approx(0.4)
+
+
+def test_instances_are_scored_as_foreground(folders):
+    mask, label = with_boxes((1, 0, 4)), with_boxes((17, 0, 2), (3, 2, 4))
+    masks, labels = folders(a=(mask, label))
+    assert evaluate(masks, labels, label_kind="instances").mean() == 1
+    write_manifest(masks, {"a": "unseen"}, LabelTable(kind="instances"))
+    found = evaluate(masks, labels)
+    assert means(found) == {1: (1, 1, 0)}
+
+
+def test_cases_without_a_partner_are_listed(folders):
+    one = with_boxes((1, 0, 2))
+    masks, labels = folders(a=(one, one), b=(one, None), c=(None, one))
+    found = evaluate(masks, labels)
+    assert (found.without_label, found.without_prediction) == (("b",), ("c",))
+
+
+def test_folders_without_a_common_case_are_refused(folders):
+    one = with_boxes((1, 0, 2))
+    masks, labels = folders(b=(one, None), c=(None, one))
+    with pytest.raises(DatasetError, match="none named as one of the 1 labels"):
+        evaluate(masks, labels)
+
+
+def test_distances_are_in_the_unit_of_the_files(folders):
+    masks, labels = folders(a=(with_boxes((1, 0, 1)), with_boxes((1, 3, 4))))
+    found = evaluate(masks, labels)
+    assert (found.unit, found.scores[0].hd95) == ("mm", 6)
+
+
+def test_the_mean_is_that_over_classes_of_the_means_over_cases(folders):
+    masks, labels = folders(
+        a=(with_boxes((1, 0, 2)), with_boxes((1, 0, 2))),
+        b=(with_boxes((1, 0, 2)), with_boxes((1, 2, 4))),
+        c=(with_boxes((2, 0, 2)), with_boxes((2, 0, 2))),
+    )
+    found = evaluate(masks, labels)
+    assert means(found) == {1: (0.5, 2, 0), 2: (1, 1, 0)}
+    assert found.mean() == 0.75
+
+
+def test_progress_is_told_for_every_case(folders):
+    one, calls = with_boxes((1, 0, 2)), []
+    evaluate(*folders(a=(one, one), b=(one, one)), progress=lambda *n: calls.append(n))
+    assert calls == [(1, 2), (2, 2)]

@@ -1,0 +1,81 @@
+"""The folder of a training: what it holds, and when it is neither started over nor continued."""
+
+import json
+
+import pytest
+from fewvox.data.plan import Plan
+from fewvox.data.settings import read_yaml
+from fewvox.seg import run
+from fewvox.seg.engine.loop import LoopConfig
+from fewvox.seg.engine.optimisers import OptimiserConfig
+from fewvox.seg.run import RunError
+
+CONFIG = LoopConfig(steps=20, optimizer=OptimiserConfig(name="sgd", lr=1e-5))
+SPLIT = {"train": ["a", "b"], "validation": [], "test": ["c"]}
+
+
+@pytest.fixture
+def started(tmp_path, make_plan):
+    run.start(tmp_path / "run", CONFIG, make_plan(), SPLIT)
+    return tmp_path / "run"
+
+
+def test_a_run_holds_what_it_was_given(started, make_plan):
+    assert read_yaml(started / "plan.yaml", Plan) == make_plan()
+    assert read_yaml(started / "config.yaml", LoopConfig) == CONFIG
+    assert json.loads((started / "split.json").read_text()) == SPLIT
+    environment = json.loads((started / "environment.json").read_text())
+    assert {"python", "platform", "torch", "numpy", "fewvox", "device", "threads"} <= environment.keys()
+
+
+def test_a_run_is_never_written_over(started, make_plan):
+    before = {path.name: path.read_bytes() for path in started.iterdir()}
+    with pytest.raises(RunError, match=r"not empty.*--resume"):
+        run.start(started, LoopConfig(), make_plan(), SPLIT)
+    assert {path.name: path.read_bytes() for path in started.iterdir()} == before
+
+
+def test_an_empty_folder_may_become_a_run(tmp_path, make_plan):
+    (tmp_path / "run").mkdir()
+    run.start(tmp_path / "run", CONFIG, make_plan(), SPLIT)
+
+
+def test_the_same_settings_continue_a_run(started):
+    run.check_resumable(started, CONFIG, SPLIT)
+
+
+def test_changed_settings_and_cases_are_all_named(started):
+    changed = LoopConfig(steps=40, optimizer=OptimiserConfig(name="sgd", lr=0.5), clip_norm=1.0)
+    with pytest.raises(RunError) as error:
+        run.check_resumable(started, changed, SPLIT | {"train": ["a"]})
+    for part in (
+        "steps was 20, is 40",
+        "optimizer was",
+        "clip_norm was 12.0, is 1.0",
+        "the cases are others",
+    ):
+        assert part in error.value.found
+
+
+@pytest.mark.parametrize("folder", [True, False])
+def test_there_must_be_a_run_to_continue(tmp_path, folder):
+    if folder:
+        (tmp_path / "run").mkdir()
+    with pytest.raises(RunError, match="no run to continue"):
+        run.check_resumable(tmp_path / "run", CONFIG, SPLIT)
+
+
+def test_a_run_without_a_checkpoint_says_so(started):
+    assert not run.has_checkpoint(started)
+
+
+@pytest.mark.xfail(raises=RunError, reason="a kill before config.yaml leaves a folder that cannot be used")
+def test_a_run_killed_at_its_very_start_can_be_started_again(tmp_path, make_plan, monkeypatch):
+    def die():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "environment", die)
+    with pytest.raises(KeyboardInterrupt):
+        run.start(tmp_path / "run", CONFIG, make_plan(), SPLIT)
+    monkeypatch.undo()
+    run.start(tmp_path / "run", CONFIG, make_plan(), SPLIT)

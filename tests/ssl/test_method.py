@@ -1,0 +1,71 @@
+"""The interface of pretext methods."""
+
+import pytest
+import torch
+from fewvox.data.errors import UserError
+from fewvox.ssl import method
+from fewvox.ssl.method import Method, PretextResult, Views, ViewSpec, find_method, register_method
+from torch import nn
+
+
+class Toy(nn.Module):
+    views = ViewSpec(count=2)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = nn.Linear(2, 2)
+
+    def forward(self, batch: Views, step: int) -> PretextResult:
+        first, second = (self.network(view) for view in batch.views)
+        return PretextResult(loss=(first - second).square().mean(), embeddings=first)
+
+    def after_step(self, step: int) -> None: ...
+
+    def exported_network(self) -> nn.Module:
+        return self.network
+
+
+@pytest.fixture
+def table(monkeypatch):
+    empty: dict[str, method.Registered] = {}
+    monkeypatch.setattr(method, "METHODS", empty)
+    return empty
+
+
+def test_a_registered_method_is_found_by_its_name(table):
+    register_method("toy", dict)(Toy)
+    assert find_method("toy", table).method is Toy
+    assert isinstance(Toy(), Method)
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones(table):
+    register_method("toy", dict)(Toy)
+    with pytest.raises(UserError, match="There are: toy"):
+        find_method("tripplet", table)
+
+
+def test_a_class_that_is_no_method_is_refused(table):
+    with pytest.raises(TypeError, match="lacks views, after_step, exported_network"):
+        register_method("linear", dict)(nn.Linear)
+
+
+def test_a_name_is_given_once(table):
+    register_method("toy", dict)(Toy)
+    with pytest.raises(TypeError, match="second 'toy'"):
+        register_method("toy", dict)(Toy)
+
+
+def test_a_batch_has_each_volume_once():
+    with pytest.raises(ValueError, match="distinct volumes"):
+        Views(views=(torch.zeros(2, 1, 4, 4, 4),), cases=("a", "a"))
+
+
+def test_views_move_together():
+    views = Views(views=(torch.zeros(1, 2), torch.ones(1, 2)), cases=("a",)).to(torch.device("meta"))
+    assert [v.device.type for v in views.views] == ["meta", "meta"]
+    assert views.cases == ("a",)
+
+
+def test_a_method_needs_a_view():
+    with pytest.raises(ValueError, match="at least one view"):
+        ViewSpec(count=0)
