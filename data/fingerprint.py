@@ -47,6 +47,10 @@ class CaseFacts:
         """Voxels with a label above 0."""
         return sum(n for value, n in (self.label_voxels or {}).items() if value > 0)
 
+    def voxels_of(self, value: int) -> int:
+        """How many voxels have a label value; 0 without a label."""
+        return (self.label_voxels or {}).get(value, 0)
+
     def spacing_in(self, unit: str | None) -> Triple:
         """The spacing (z, y, x) in `unit`; only for cases whose spacing is known."""
         if self.spacing is None:

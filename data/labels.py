@@ -33,7 +33,8 @@ class LabelTable:
         """File values as class numbers, uint8 (uint16 above 256 classes), same shape."""
         if self.kind == "instances":
             return (labels > 0).astype(np.uint8)
-        return np.searchsorted(np.asarray(self.values), labels).astype(self._dtype)
+        order = np.argsort(self.values)
+        return order[np.searchsorted(self.values, labels, sorter=order)].astype(self._dtype)
 
     def decode(self, classes: np.ndarray) -> np.ndarray:
         """Class numbers as the values of the user's files, in the narrowest unsigned type."""

@@ -392,7 +392,7 @@ def _rare_values(labelled: list[CaseFacts]) -> list[Problem]:
             severity="warning",
             case=found[0].id,
             where=found[0].id,
-            found=f"the label value {value} ({(found[0].label_voxels or {})[value]} voxels) in no other case",
+            found=f"the label value {value} ({found[0].voxels_of(value)} voxels) in no other case",
             rule="A class occurs in more than one of five or more labels",
             remedy="Correct the label if the value is a slip; otherwise it is trained as a class of its own",
         )

@@ -93,7 +93,7 @@ def _validation(rest: Sequence[StoredCase], known: tuple[str, ...], seed: int) -
     subjects = ranked_subjects(cases, seed, "validation")
     if len(subjects) < 2:
         return ()
-    return whole_subjects(cases, subjects, len(known) // 5)
+    return whole_subjects(cases, subjects[:-1], len(known) // 5)
 
 
 def _pick(seed: int, subject: str, count: int) -> int:

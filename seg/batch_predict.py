@@ -138,7 +138,10 @@ def _manifest(out: Path, checkpoint: Checkpoint) -> Manifest:
             rule="Only a fine-tuned model predicts masks",
             remedy="Fine-tune it with `fewvox finetune --pretrained RUN`",
         )
-    return Manifest(model_hash=model_hash, labels=labels, cases={})
+    fresh = Manifest(model_hash=model_hash, labels=labels, cases={})
+    out.mkdir(parents=True, exist_ok=True)
+    _write_manifest(out, fresh, {})  # before any mask, so that a killed prediction can be completed
+    return fresh
 
 
 def _is_done(before: PredictedCase | None, case: Case, out: Path) -> bool:

@@ -93,8 +93,16 @@ def load(path: str | Path, prefer: Literal["best", "last"] = "best") -> Checkpoi
             rule="A checkpoint tells architecture, plan and method",
             remedy="Give a checkpoint that `fewvox finetune` wrote",
         )
-    info = parse(CheckpointInfo, json.loads(metadata[_KEY]), file)
-    return Checkpoint(path=file, info=info, tensors=tensors)
+    try:
+        described = json.loads(metadata[_KEY])
+    except ValueError as error:
+        raise CheckpointError(
+            file,
+            found=f"a description that is not readable as JSON ({error})",
+            rule="A checkpoint tells architecture, plan and method as JSON",
+            remedy="Give a checkpoint that `fewvox finetune` wrote",
+        ) from error
+    return Checkpoint(path=file, info=parse(CheckpointInfo, described, file), tensors=tensors)
 
 
 def _weights_file(path: Path, prefer: Literal["best", "last"]) -> Path:

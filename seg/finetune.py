@@ -20,7 +20,7 @@ from ..data.settings import checked, plain, settings
 from ..data.splits import Split
 from ..data.store import Store
 from . import run
-from .checkpoint import Checkpoint, CheckpointInfo
+from .checkpoint import Checkpoint, CheckpointInfo, load
 from .engine.estimate import seconds_per_step, training_bytes
 from .engine.loop import LoopConfig, Observer, StepResult, train
 from .engine.optimisers import SHORT_TRAINING, resolved
@@ -114,8 +114,21 @@ def finetune(
     config = resolved_config(config or FinetuneConfig(), plan)
     _check_labels(store, split)
     ids = {"train": list(split.train), "validation": list(split.validation), "test": list(split.test)}
+    info = CheckpointInfo(
+        architecture=architecture_for(plan),
+        plan=plan,
+        method="supervised",
+        trained=("encoder", "decoder", "output"),
+        steps=0,
+        seed=config.seed,
+        trained_on=tuple(store.cases[case].content_hash for case in split.train),
+        validated_on=tuple(store.cases[case].content_hash for case in split.validation),
+        environment=run.environment(),
+    )
     if resume:
         run.check_resumable(out, config, ids)
+        if run.has_checkpoint(out):
+            run.check_same_data(out, load(out, "last").info, info)
     else:
         run.start(out, config, plan, ids)
 
@@ -130,17 +143,6 @@ def finetune(
     )
     _announce(estimate(task, sampler, config), say)
     validator = Validator(store, split.validation, plan, network) if split.validation else None
-    info = CheckpointInfo(
-        architecture=architecture_for(plan),
-        plan=plan,
-        method="supervised",
-        trained=("encoder", "decoder", "output"),
-        steps=0,
-        seed=config.seed,
-        trained_on=tuple(store.cases[case].content_hash for case in split.train),
-        validated_on=tuple(store.cases[case].content_hash for case in split.validation),
-        environment=run.environment(),
-    )
     scores = train(
         task,
         network,

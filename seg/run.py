@@ -19,7 +19,9 @@ from ..data.atomic import write_text
 from ..data.errors import UserError
 from ..data.plan import Plan
 from ..data.settings import load_mapping, plain, write_yaml
-from .checkpoint import read_index
+from .checkpoint import CheckpointInfo, read_index
+
+_BEFORE_CONFIG = {"plan.yaml", "split.json", "environment.json"}
 
 
 class RunError(UserError):
@@ -28,7 +30,8 @@ class RunError(UserError):
 
 def start(path: Path, config: Any, plan: Plan, split: dict[str, list[str]]) -> None:
     """Makes a run folder and writes what the run is given; raises RunError when a run is there already."""
-    if path.exists() and any(path.iterdir()):
+    # without config.yaml the run never began: what a killed start left is written anew
+    if path.exists() and {p.name for p in path.iterdir() if not p.name.startswith(".")} - _BEFORE_CONFIG:
         raise RunError(
             path,
             found="the folder is not empty",
@@ -66,6 +69,22 @@ def check_resumable(path: Path, config: Any, split: dict[str, list[str]]) -> Non
             found="; ".join(changed),
             rule="A run is continued with the settings and cases it was started with",
             remedy="Give the same ones, or start another run",
+        )
+
+
+def check_same_data(path: Path, before: CheckpointInfo, now: CheckpointInfo) -> None:
+    """Raises RunError unless a checkpoint of the run saw the same volumes, prepared the same way."""
+    changed = []
+    if before.plan.store_hash != now.plan.store_hash:
+        changed.append("preprocessing or labels of the store")
+    if (before.trained_on, before.validated_on) != (now.trained_on, now.validated_on):
+        changed.append("voxels of the training or validation cases")
+    if changed:
+        raise RunError(
+            path,
+            found=f"other than before: {' and '.join(changed)}",
+            rule="A run is continued on the very data it was started with",
+            remedy="Give the store it was started with, or start another run",
         )
 
 

@@ -23,6 +23,13 @@ def test_values_with_gaps_become_consecutive_classes_and_return():
     assert (table.classes, classes.dtype, table.decode(classes).dtype) == (3, np.uint8, np.uint8)
 
 
+def test_values_may_stand_in_any_order():
+    """A value added at the end of an edited plan was once trained as a neighbour's class."""
+    table, labels = LabelTable(values=(0, 9, 3, 5)), np.array([0, 3, 5, 9])
+    np.testing.assert_array_equal(table.encode(labels), [0, 2, 3, 1])
+    np.testing.assert_array_equal(table.decode(table.encode(labels)), labels)
+
+
 @given(st.sets(st.integers(1, 70000), min_size=1, max_size=300), st.data())
 def test_decode_undoes_encode(values, data):
     table = LabelTable(values=(0, *sorted(values)))

@@ -65,7 +65,8 @@ def test_settings_built_in_python_are_checked_alike():
 
 
 @pytest.mark.parametrize(
-    "text", ["name: !!python/object/apply:os.mkdir [{}]", "name: !!python/name:os.mkdir", "!!python/tuple [1]"]
+    "text",
+    ["name: !!python/object/apply:os.mkdir [{}]", "name: !!python/name:os.mkdir", "!!python/tuple [1]"],
 )
 def test_a_yaml_tag_is_refused_and_nothing_is_executed(tmp_path, text):
     canary = tmp_path / "canary"

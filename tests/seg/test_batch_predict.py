@@ -78,16 +78,13 @@ def test_a_prediction_that_was_killed_is_completed(tmp_path, images, make_run, m
     assert (again.written, again.kept) == (("b", "deep/d", "e"), ("a",))
 
 
-@pytest.mark.xfail(
-    raises=UserError, reason="a kill between the first mask and its manifest blocks the folder"
-)
 def test_a_prediction_killed_in_its_first_case_is_completed(tmp_path, images, make_run, monkeypatch):
     run, out = make_run(), tmp_path / "out"
 
     def die(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(batch_predict, "_write_manifest", die)
+    monkeypatch.setattr(batch_predict, "_predict_case", die)
     with pytest.raises(KeyboardInterrupt):
         predict(run, images, out)
     monkeypatch.undo()

@@ -18,7 +18,6 @@ from safetensors.torch import save_file
 
 WEIGHTS = "weights.safetensors"
 DUMPS = {"pickle": lambda value, file: pickle.dump(value, file, protocol=2), "torch": torch.save}
-NOT_JSON = pytest.mark.xfail(raises=json.JSONDecodeError, reason="load() lets json's own error through")
 
 
 class Canary:
@@ -143,7 +142,7 @@ def test_a_truncated_training_state_is_refused(save, share):
     [
         (None, "no fewvox description"),
         ({"format": "pt"}, "no fewvox description"),
-        pytest.param({"fewvox": "not json"}, "not json|JSON", marks=NOT_JSON),
+        ({"fewvox": "not json"}, "not readable as JSON"),
         ({"fewvox": "[]"}, "CheckpointInfo|keys here"),
         ({"fewvox": '{"foo": 1}'}, "'architecture' is missing.*unknown key 'foo'"),
     ],

@@ -69,7 +69,6 @@ def test_a_run_without_a_checkpoint_says_so(started):
     assert not run.has_checkpoint(started)
 
 
-@pytest.mark.xfail(raises=RunError, reason="a kill before config.yaml leaves a folder that cannot be used")
 def test_a_run_killed_at_its_very_start_can_be_started_again(tmp_path, make_plan, monkeypatch):
     def die():
         raise KeyboardInterrupt

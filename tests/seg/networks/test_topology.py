@@ -12,7 +12,7 @@ def test_every_pooling_adds_a_level_of_twice_the_features():
 
 
 def test_features_grow_up_to_the_plan_s_maximum():
-    found = topology(Training(patch=(32, 32, 32), strides=((2, 2, 2),) * 5, width=32, max_width=100))
+    found = topology(Training(patch=(32, 32, 32), strides=((2, 2, 2),) * 5, width=32, max_width=100))  # type: ignore[arg-type]
     assert found.features == (
         32, 64, 100, 100, 100, 100
     )  # fmt: skip

@@ -1,0 +1,210 @@
+"""Preparing writes a whole store or nothing, of exactly what was scanned."""
+
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from fewvox.data import prepare as module
+from fewvox.data.errors import UserError
+from fewvox.data.formats.files import read_volume
+from fewvox.data.hashing import content_hash, file_hash
+from fewvox.data.plan import make_plan
+from fewvox.data.prepare import MAX_POSITIONS, bytes_needed, prepare
+from fewvox.data.preprocess import preprocess
+from fewvox.data.scan import ScanOptions, scan
+from fewvox.data.store import Store, StoreError
+
+
+@pytest.fixture
+def scanned(tmp_path, nifti_folder):
+    """Three scanned cases, the last without label."""
+    return scan(nifti_folder(tmp_path / "source", 3, labelled=2))
+
+
+@pytest.fixture
+def plan(scanned):
+    return make_plan(scanned.fingerprint, budget="cpu")
+
+
+def test_stored_voxels_are_the_preprocessed_ones(scanned, plan, tmp_path):
+    plan = replace(plan, preprocessing=replace(plan.preprocessing, spacing=(2.0, 1.0, 0.5)))
+    store = prepare(scanned, plan, tmp_path / "out")
+    for case in scanned.cases:
+        expected = preprocess(read_volume(case.image), plan.preprocessing, case.image)
+        np.testing.assert_array_equal(store.image(case.id)[:], expected)
+        assert store.cases[case.id].shape == expected.shape[1:] == (12, 16, 28)
+
+
+def test_stored_labels_are_class_numbers_of_the_file(scanned, plan, tmp_path):
+    store = prepare(scanned, plan, tmp_path / "out")
+    for case in scanned.cases[:2]:
+        assert case.label is not None
+        np.testing.assert_array_equal(store.label(case.id)[:], read_volume(case.label).array[0])
+    assert [case.id for case in store.annotated] == ["c00", "c01"]
+
+
+def test_every_case_tells_where_it_came_from(scanned, plan, tmp_path):
+    store = prepare(scanned, plan, tmp_path / "out")
+    for case in scanned.cases:
+        stored, volume = store.cases[case.id], read_volume(case.image)
+        assert stored.image_hash == file_hash(case.image)
+        assert stored.content_hash == content_hash(volume.array)
+        assert stored.label_hash == (file_hash(case.label) if case.label else None)
+        assert (stored.source_shape, stored.source_spacing, stored.source_unit) == (
+            (12, 16, 14),
+            (2.0, 1.0, 1.0),
+            "mm",
+        )
+
+
+def test_values_with_gaps_and_instances_are_stored_as_classes(tmp_path, save_nifti, nifti_folder):
+    root = nifti_folder(tmp_path / "source", 2, labelled=0)
+    label = np.zeros((12, 16, 14), np.uint8)
+    label[2, 3, 4], label[5, 6, 7] = 40, 255
+    save_nifti(root / "labels" / "c00.nii.gz", label)
+    for kind, expected in (("classes", (1, 2)), ("instances", (1, 1))):
+        found = scan(root, options=ScanOptions(label_kind=kind))
+        store = prepare(found, make_plan(found.fingerprint, budget="cpu", label_kind=kind), tmp_path / kind)
+        classes = store.label("c00")[:]
+        assert (classes[2, 3, 4], classes[5, 6, 7], (classes > 0).sum()) == (*expected, 2)
+
+
+def test_each_level_is_half_the_one_before(tmp_path, save_nifti):
+    image = np.random.default_rng(0).normal(size=(20, 70, 40)).astype(np.float32)
+    save_nifti(tmp_path / "source" / "a.nii", image, (7.0, 1.0, 1.0))
+    found = scan(tmp_path / "source")
+    store = prepare(found, make_plan(found.fingerprint), tmp_path / "out")
+    levels = store.cases["a"].levels
+    assert levels[:3] == ((1, 1, 1), (1, 2, 2), (1, 4, 4))
+    for number, (z, y, x) in enumerate(levels):
+        assert store.image("a", number).shape == (1, -(-20 // z), -(-70 // y), -(-40 // x))
+    blocks = store.image("a")[:].reshape(1, 20, 35, 2, 20, 2).mean((3, 5))
+    np.testing.assert_allclose(store.image("a", 1)[:], blocks, atol=1e-5)
+
+
+def test_labels_have_the_levels_of_their_images(tmp_path, nifti_folder):
+    found = scan(nifti_folder(tmp_path / "source", 1, shape=(20, 40, 36)))
+    store = prepare(found, make_plan(found.fingerprint), tmp_path / "out")
+    levels = store.cases["c00"].levels
+    assert len(levels) > 1
+    for number in range(len(levels)):
+        assert store.label("c00", number).shape == store.image("c00", number).shape[1:]
+
+
+def test_foreground_positions_are_of_their_class(tiny_store):
+    for case in tiny_store.annotated:
+        labels = tiny_store.label(case.id)[:]
+        positions = tiny_store.foreground(case.id)
+        assert set(positions) == {1, 2}
+        for value, places in positions.items():
+            assert (labels[tuple(places.T)] == value).all()
+            assert len(places) == case.foreground_voxels[value] == (labels == value).sum()
+
+
+def test_foreground_positions_are_at_most_ten_thousand_different_ones(tmp_path, save_nifti, nifti_folder):
+    root = nifti_folder(tmp_path / "source", 1, labelled=0, shape=(30, 30, 30))
+    label = np.ones((30, 30, 30), np.uint8)
+    label[0, 0, 0] = 0
+    save_nifti(root / "labels" / "c00.nii.gz", label)
+    found = scan(root)
+    first, again = (prepare(found, make_plan(found.fingerprint), tmp_path / name) for name in ("a", "b"))
+    places = first.foreground("c00")[1]
+    assert len(np.unique(places, axis=0)) == len(places) == MAX_POSITIONS
+    assert first.cases["c00"].foreground_voxels == {1: 26999}
+    assert places.mean(axis=0) == pytest.approx([14.5] * 3, abs=0.5)
+    np.testing.assert_array_equal(places, again.foreground("c00")[1])
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
+def test_a_store_that_fails_midway_leaves_nothing(scanned, plan, tmp_path, monkeypatch, error):
+    written = []
+
+    def fail_at_the_third(path, array):
+        written.append(path)
+        if len(written) > 2:
+            raise error
+        return original(path, array)
+
+    original = module.write_array
+    monkeypatch.setattr(module, "write_array", fail_at_the_third)
+    with pytest.raises(type(error)):
+        prepare(scanned, plan, tmp_path / "stores" / "out")
+    assert len(written) > 2
+    assert list((tmp_path / "stores").iterdir()) == []
+
+
+def test_a_store_is_not_there_before_it_is_whole(scanned, plan, tmp_path):
+    seen = []
+    prepare(scanned, plan, tmp_path / "out", progress=lambda *_: seen.append((tmp_path / "out").exists()))
+    assert seen == [False] * 3
+    assert (tmp_path / "out" / "store.json").is_file()
+
+
+def test_what_a_killed_process_left_is_taken_away(scanned, plan, tmp_path):
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    left = tmp_path / f".out.partial-{process.pid}-0a1b2c"
+    (left / "cases").mkdir(parents=True)
+    prepare(scanned, plan, tmp_path / "out")
+    assert not left.exists()
+
+
+def test_an_existing_store_is_never_written_over(scanned, plan, tmp_path):
+    (tmp_path / "out").mkdir()
+    with pytest.raises(UserError, match="exists already"):
+        prepare(scanned, plan, tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["image", "label"])
+def test_a_source_that_changed_after_the_scan_is_refused(scanned, plan, tmp_path, kind):
+    path = getattr(scanned.cases[0], kind)
+    path.write_bytes(path.read_bytes() + b"\0")
+    with pytest.raises(StoreError, match="changed after the scan"):
+        prepare(scanned, plan, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_scan_with_errors_is_not_prepared(tmp_path, nifti_folder):
+    root = nifti_folder(tmp_path / "source", 2)
+    plan = make_plan(scan(root).fingerprint)
+    (root / "images" / "c00.nii.gz").write_bytes(b"")
+    with pytest.raises(StoreError, match="scan shows no error"):
+        prepare(scan(root), plan, tmp_path / "out")
+
+
+def test_a_label_value_that_the_plan_lacks_is_refused(scanned, plan, tmp_path):
+    plan = replace(plan, labels=replace(plan.labels, values=(0, 1)))
+    with pytest.raises(StoreError, match="the label value 2"):
+        prepare(scanned, plan, tmp_path / "out")
+
+
+def test_a_disk_that_is_too_small_is_told_before_anything_is_written(scanned, plan, tmp_path, monkeypatch):
+    free = bytes_needed(scanned, plan) - 1
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    with pytest.raises(UserError, match="free on its disk"):
+        prepare(scanned, plan, tmp_path / "stores" / "out")
+    assert not (tmp_path / "stores").exists()
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free + 1))
+    prepare(scanned, plan, tmp_path / "stores" / "out")
+
+
+def test_the_bytes_told_are_enough_for_noise(tmp_path, save_nifti):
+    for n in range(2):
+        noise = np.random.default_rng(n).normal(size=(64, 64, 64)).astype(np.float32)
+        save_nifti(tmp_path / "source" / f"{n}.nii", noise, (1.0, 1.0, 1.0))
+    found = scan(tmp_path / "source")
+    plan = make_plan(found.fingerprint)
+    store = prepare(found, plan, tmp_path / "out")
+    taken = sum(path.stat().st_size for path in store.path.rglob("*.b2nd"))
+    assert 0.8 * bytes_needed(found, plan) < taken <= bytes_needed(found, plan)
+
+
+def test_preparing_twice_gives_the_same_store(scanned, plan, tmp_path):
+    first, again = (prepare(scanned, plan, tmp_path / name) for name in ("a", "b"))
+    assert first.cases == again.cases
+    assert Store.open(first.path).plan == again.plan == plan
