@@ -376,7 +376,7 @@ def _objects(labelled: list[CaseFacts]) -> Problem:
         severity="error",
         case="",
         where="labels",
-        found=f"between {min(counts)} and {max(counts)} values above 0 in a label, as if objects were numbered",
+        found=f"{min(counts)} to {max(counts)} values above 0 in a label, as if objects were numbered",
         rule="A class has the same value in every label; numbered objects are learned as label > 0",
         remedy="Say which it is: --label-kind instances for numbered objects, or --label-kind classes",
     )

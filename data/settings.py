@@ -90,7 +90,7 @@ def write_yaml(path: Path, value: Any, comment: str = "") -> None:
 class _Dumper(yaml.SafeDumper):
     """Writes lists of numbers on one line: [40, 56, 40]."""
 
-    def represent_list(self, data: Any) -> yaml.Node:
+    def represent_list(self, data: Any) -> yaml.SequenceNode:
         flat = not any(isinstance(item, dict) for item in data)
         return self.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=flat)
 
