@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from .errors import UserError
 from .settings import settings
@@ -12,17 +12,23 @@ from .volume import Volume
 LabelKind = Literal["classes", "instances"]
 
 
+def _rising(values: tuple[int, ...]) -> tuple[int, ...]:
+    if values[0] != 0 or list(values) != sorted(set(values)):
+        raise ValueError("label values begin with 0, the background, and rise")
+    return values
+
+
 @settings
 class LabelTable:
     """What the label values of a data set mean to a network.
 
-    `values[i]` is the value that stands for class i in the user's files, `values[0]` the background, so
+    `values[i]` is the value that stands for class i in the user's files, `values[0]` = 0 the background, so
     that values with gaps (0, 255) train as 0, 1 and come back as they were. With `kind` "instances" each
     object has a number of its own, and every number above 0 is class 1.
     """
 
     kind: LabelKind = "classes"
-    values: Annotated[tuple[int, ...], Field(min_length=2)] = (0, 1)
+    values: Annotated[tuple[int, ...], Field(min_length=2), AfterValidator(_rising)] = (0, 1)
 
     @property
     def classes(self) -> int:

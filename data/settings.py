@@ -4,6 +4,7 @@ A class marked `@settings` is a frozen, keyword-only dataclass whose fields carr
 (`Annotated[float, Field(gt=0)]`). `parse` checks a mapping against it; unknown keys are mistakes.
 """
 
+import copy
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -100,7 +101,7 @@ _Dumper.add_representer(list, _Dumper.represent_list)
 
 def override(values: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
     """`values` with `key.inner=value` texts applied, the values read as YAML; the input stays as it is."""
-    result = json.loads(json.dumps(values))
+    result = copy.deepcopy(values)
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals or not key:
@@ -110,7 +111,16 @@ def override(values: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
                 rule="An override is written key=value, with dots for inner keys",
                 remedy="For example --set optimizer.lr=0.001",
             )
-        _assign(result, key.strip().split("."), yaml.safe_load(text), assignment)
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise SettingsError(
+                f"--set {assignment}",
+                found=f"a value that is not YAML ({' '.join(str(error).split())})",
+                rule="Values are numbers, words, or lists such as [40, 56, 40]",
+                remedy="Correct it, and quote it for the shell",
+            ) from error
+        _assign(result, key.strip().split("."), value, assignment)
     return result
 
 

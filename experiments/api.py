@@ -113,7 +113,7 @@ def finetune(
     out: str | Path,
     *,
     labelled: int | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     test: int = 0,
     split_seed: int = 0,
     cases: str | Path | None = None,
@@ -128,7 +128,7 @@ def finetune(
         store: what `prepare` made.
         out: the run folder to make, or to continue with `resume`.
         labelled: labels to use, each of another subject; all that are not test cases when None.
-        seed: decides which labels, initial weights and sampling.
+        seed: decides which labels, initial weights and sampling; the configuration's (0) when None.
         test: at least this many labelled cases are held out, the same for every `seed`.
         split_seed: decides which.
         cases: JSON file with the lists train, validation, test (a run's split.json) instead.
@@ -138,11 +138,20 @@ def finetune(
         resume: continue the run from its last checkpoint.
     """
     opened = Store.open(store)
-    if cases is not None:
+    settled = configuration(FinetuneConfig, config, set, **({} if seed is None else {"seed": seed}))
+    if cases is None:
+        chosen = split(
+            opened.annotated, test=test, labelled=labelled, seed=settled.seed, split_seed=split_seed
+        )
+    elif labelled is None and test == 0:
         chosen = read_split(cases)
     else:
-        chosen = split(opened.annotated, test=test, labelled=labelled, seed=seed, split_seed=split_seed)
-    settled = configuration(FinetuneConfig, config, set, seed=seed)
+        raise UserError(
+            f"--cases {cases}",
+            found="--labelled or --test beside it",
+            rule="Either a file says which cases train, validate and test, or their numbers do",
+            remedy="Leave one of the two out",
+        )
     console.print(
         f"{len(chosen.train)} training, {len(chosen.validation)} validation, {len(chosen.test)} test cases",
         highlight=False,

@@ -140,7 +140,9 @@ def finetune(
     labelled: Annotated[
         int | None, typer.Option(min=1, help="Labels to use, each of another subject.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Decides which labels, initial weights, sampling.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Decides which labels, initial weights, sampling; 0 if not set.")
+    ] = None,
     test: Annotated[
         int, typer.Option(min=0, help="Labelled cases to hold out, the same for every seed.")
     ] = 0,

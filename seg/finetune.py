@@ -219,6 +219,13 @@ def flip_probability(plan: Plan, steps: int) -> float:
 
 def choose_device(name: str) -> torch.device:
     """The device of that name; `auto` is the GPU where there is one. Raises UserError when there is none."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise UserError(
+            f"device {name}",
+            found="no such device",
+            rule="There are: auto, cpu, cuda",
+            remedy="Choose one of them",
+        )
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError(
             "device cuda",

@@ -37,14 +37,14 @@ class Predictor:
         return logits.softmax(dim=0).numpy()
 
     def classes(self, image: np.ndarray, shape: Shape | None = None) -> np.ndarray:
-        """Class numbers (Z, Y, X) uint8 of a preprocessed image, at `shape` where that is another.
+        """Class numbers (Z, Y, X) of a preprocessed image, at `shape` where that is another.
 
         Probabilities, not classes, are interpolated, so that borders stay where they were.
         """
         probabilities = self.probabilities(image)
         if shape is not None:
             probabilities = resample(probabilities, shape)
-        return probabilities.argmax(axis=0).astype(np.uint8)
+        return probabilities.argmax(axis=0).astype(np.min_scalar_type(len(probabilities) - 1))
 
     def mask(self, volume: Volume, where: object) -> np.ndarray:
         """The label map (Z, Y, X) of a volume as read, in the values of the user's own labels."""

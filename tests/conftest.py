@@ -11,6 +11,11 @@ from fewvox.data.plan import make_plan
 from fewvox.data.prepare import prepare
 from fewvox.data.scan import scan
 from fewvox.data.store import Store
+from hypothesis import settings
+
+# how long an example takes says more about the machine than about the code
+settings.register_profile("fewvox", deadline=None)
+settings.load_profile("fewvox")
 
 SHAPE = (12, 16, 14)
 

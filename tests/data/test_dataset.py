@@ -62,8 +62,8 @@ def test_a_label_without_image_is_an_error_with_a_hint_at_the_near_miss(lay):
 
 
 def test_no_hint_points_at_an_image_that_has_its_label(lay):
-    _, problems = find_cases(lay("images/a1.tif", "labels/a1.tif", "labels/a2.tif"))
-    assert [p.found for p in problems] == ["no image is called 'a2'"]
+    _, problems = find_cases(lay("images/scan01.tif", "labels/scan01.tif", "labels/scan02.tif"))
+    assert [p.found for p in problems] == ["no image is called 'scan02'"]
 
 
 @pytest.mark.parametrize("second", ["a.tif", "A.tif"])

@@ -49,6 +49,15 @@ def test_steps_and_seeds_give_different_batches(sampler):
     assert not any(torch.equal(a.images, b.images) for a, b in zip(drawn, drawn[1:] + drawn[:1], strict=True))
 
 
+def test_a_seed_also_draws_places_and_turns(sampler):
+    places: dict = PLAIN
+    # a random patch as large as the volume has one place only
+    turns = {"patch": (12, 16, 14), "foreground_share": 0.0, "spatial": TURNED, "intensity": None}
+    for config in (places, turns):
+        one, other = (sampler(cases=("c00",), seed=seed, **config).batch(0) for seed in (0, 1))
+        assert not torch.equal(one.images, other.images)
+
+
 def test_batches_in_advance_are_the_batches_of_their_steps(sampler):
     made = sampler()
     supplied = list(made.batches(3, 7))

@@ -52,6 +52,11 @@ def test_the_published_example_gives_the_published_patch():
     assert strides == ((1, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 2), (1, 2, 2))
 
 
+def test_an_axis_pooled_less_begins_later():
+    assert patch_and_strides((12, 16, 14), 64**3)[1] == ((1, 2, 1), (2, 2, 2))
+    assert patch_and_strides((8, 70, 70), 64**3)[1] == ((1, 2, 2), (1, 2, 2), (2, 2, 2), (1, 2, 2))
+
+
 @given(extents, budgets)
 def test_every_patch_keeps_the_rule(shape, budget):
     patch, strides = patch_and_strides(shape, budget)

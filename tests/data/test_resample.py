@@ -65,6 +65,18 @@ def test_resampled_labels_invent_no_class(data, shape, target):
     assert set(np.unique(out)) <= set(np.unique(labels))
 
 
+def test_resampled_labels_are_the_class_of_the_largest_share():
+    labels = RNG.integers(0, 3, (5, 6, 7))
+    one_hot = F.one_hot(torch.from_numpy(labels), 3).permute(3, 0, 1, 2).float()[None]
+    shares = F.interpolate(one_hot, (11, 9, 17), mode="trilinear", align_corners=False)[0]
+    first, second = shares.topk(2, dim=0).values
+    clear = (first - second > 1e-3).numpy()
+    assert clear.mean() > 0.8
+    np.testing.assert_array_equal(
+        resample_labels(labels, (11, 9, 17), 3)[clear], shares.argmax(0).numpy()[clear]
+    )
+
+
 def test_resampled_labels_keep_their_place():
     labels = np.zeros((8, 8, 8), np.uint8)
     labels[2:6, 2:6, 4:] = 2
@@ -112,6 +124,7 @@ def test_coarse_labels_have_the_shape_of_the_coarse_image_and_no_new_class():
         ((64, 64, 64), (1.0, 1.0, 1.0), (2, 2, 2)),
         ((64, 64, 64), None, (2, 2, 2)),
         ((64, 64, 64), (3.0, 1.0, 1.0), (1, 2, 2)),
+        ((64, 64, 64), (2.0, 1.0, 1.0), (1, 2, 2)),
         ((64, 64, 64), (1.4, 1.0, 1.0), (2, 2, 2)),
         ((64, 16, 64), (3.0, 1.0, 1.0), (1, 1, 2)),
         ((64, 16, 16), (3.0, 1.0, 1.0), (2, 1, 1)),

@@ -10,6 +10,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from fewvox.data.errors import UserError
+from fewvox.data.settings import load_mapping
+from fewvox.experiments import api
 
 PROGRAM = Path(sys.executable).with_name("fewvox")
 
@@ -147,3 +150,17 @@ def test_a_spacing_needs_its_unit(volumes):
     run = fewvox("scan", volumes, "--spacing", "1,1,1")
     assert run.returncode == 1
     assert "--unit um" in words(run)
+
+
+def test_the_seed_of_a_configuration_holds_until_another_is_given(volumes, tmp_path):
+    store = api.prepare(volumes, tmp_path / "store", budget="cpu")
+    (tmp_path / "c.yaml").write_text("seed: 5\nsteps: 1\nwidth: 2\n")
+    for given, kept in ((None, 5), (2, 2)):
+        run = api.finetune(store.path, tmp_path / f"run{kept}", config=tmp_path / "c.yaml", seed=given)
+        assert load_mapping(run.path / "config.yaml")["seed"] == kept
+
+
+def test_a_list_of_cases_and_their_number_do_not_mix(volumes, tmp_path):
+    store = api.prepare(volumes, tmp_path / "store", budget="cpu")
+    with pytest.raises(UserError, match="Leave one of the two out"):
+        api.finetune(store.path, tmp_path / "run", cases=tmp_path / "split.json", labelled=2)

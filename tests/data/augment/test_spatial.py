@@ -37,7 +37,7 @@ def test_a_flip_is_numpys(axes):
     for axis in axes:
         flip[0, axis, axis] = -1
     out = apply_maps(box, flip, (5, 6, 7))
-    np.testing.assert_allclose(out, np.flip(box.numpy(), [2 + axis for axis in axes]), atol=1e-5)
+    np.testing.assert_allclose(out, np.flip(box.numpy(), tuple(2 + axis for axis in axes)), atol=1e-5)
 
 
 @pytest.mark.parametrize("axes", [(0, 1), (1, 2), (2, 0)])
