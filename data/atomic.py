@@ -1,5 +1,6 @@
 """Files and folders that appear whole or not at all."""
 
+import glob
 import os
 import shutil
 import uuid
@@ -27,7 +28,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(path)
-    partial = path.parent / f".{path.name}.partial-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+    partial = _partial(path)
     partial.mkdir()
     try:
         yield partial
@@ -41,7 +42,8 @@ def new_folder(path: Path) -> Iterator[Path]:
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """A temporary name beside `path`, hidden and ending alike, that replaces it when the block ends well."""
-    partial = path.with_name(f".{uuid.uuid4().hex[:12]}.{path.name}")
+    _remove_leftovers(path)
+    partial = _partial(path)
     try:
         yield partial
         _sync_file(partial)
@@ -81,8 +83,17 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def _partial(path: Path) -> Path:
+    """A hidden name beside `path` that ends as it does and tells which process uses it."""
+    return path.with_name(f".partial-{os.getpid()}-{uuid.uuid4().hex[:6]}.{path.name}")
+
+
 def _remove_leftovers(path: Path) -> None:
-    for partial in path.parent.glob(f".{path.name}.partial-*"):
-        owner = partial.name.removeprefix(f".{path.name}.partial-").split("-")[0]
-        if owner.isdigit() and not psutil.pid_exists(int(owner)):
+    for partial in path.parent.glob(f".partial-*.{glob.escape(path.name)}"):
+        owner = partial.name.split("-")[1]
+        if not owner.isdigit() or psutil.pid_exists(int(owner)):
+            continue
+        if partial.is_dir():
             shutil.rmtree(partial, ignore_errors=True)
+        else:
+            partial.unlink(missing_ok=True)

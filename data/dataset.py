@@ -47,6 +47,8 @@ def find_cases(
     """
     root, images, beside, unused = _image_files(data)
     label_root = Path(labels) if labels is not None else beside
+    if label_root is not None:
+        images = [path for path in images if label_root.resolve() not in path.resolve().parents]
     label_files = _label_files(label_root) if label_root is not None else {}
     image_ids, problems = _by_id(images, root)
     cases = [
@@ -203,7 +205,16 @@ def _with_subjects(cases: list[Case], table: Path) -> list[Case]:
             rule="The table of subjects has the columns case and subject",
             remedy="Give it the header line 'case,subject'",
         )
-    subject = {strip_suffix(row["case"] or ""): row["subject"] for row in rows}
+    subject: dict[str, str] = {}
+    for row in rows:
+        case, whose = strip_suffix((row["case"] or "").strip()), (row["subject"] or "").strip()
+        if subject.setdefault(case, whose) != whose:
+            raise DatasetError(
+                table,
+                found=f"'{case}' belongs to '{subject[case]}' and to '{whose}'",
+                rule="A case is of one subject, or its split would leak",
+                remedy="Correct one of the lines",
+            )
     missing = [case.id for case in cases if not subject.get(case.id)]
     if missing:
         raise DatasetError(

@@ -10,6 +10,8 @@ from .settings import settings
 from .volume import Volume
 
 LabelKind = Literal["classes", "instances"]
+# whole numbers beyond this are not exact in float32 files
+_LARGEST = 2**24
 
 
 def _rising(values: tuple[int, ...]) -> tuple[int, ...]:
@@ -39,8 +41,7 @@ class LabelTable:
         """File values as class numbers, uint8 (uint16 above 256 classes), same shape."""
         if self.kind == "instances":
             return (labels > 0).astype(np.uint8)
-        order = np.argsort(self.values)
-        return order[np.searchsorted(self.values, labels, sorter=order)].astype(self._dtype)
+        return np.searchsorted(np.asarray(self.values), labels).astype(self._dtype)
 
     def decode(self, classes: np.ndarray) -> np.ndarray:
         """Class numbers as the values of the user's files, in the narrowest unsigned type."""
@@ -85,6 +86,13 @@ def _whole_numbers(labels: np.ndarray, where: object) -> np.ndarray:
             found=f"{int((~np.isfinite(labels)).sum())} voxels are NaN or infinite",
             rule="Label values are whole numbers",
             remedy="Replace these voxels, by 0 if they are background",
+        )
+    if np.abs(labels).max() > _LARGEST:
+        raise UserError(
+            where,
+            found=f"the label value {np.abs(labels).max():g}",
+            rule=f"Label values are whole numbers up to {_LARGEST}",
+            remedy="Check that this is a label map, and save it with small numbers",
         )
     whole = np.rint(labels)
     if not np.array_equal(whole, labels):

@@ -115,16 +115,29 @@ def patch_and_strides(shape: Shape, budget: int) -> tuple[Shape, tuple[Stride, .
 
     (95, 512, 512) under 128^3 gives (40, 224, 224), pooled (3, 5, 5) times.
     """
-    scale = min(1.0, (budget / math.prod(shape)) ** (1 / 3))
-    target = [max(1.0, extent * scale) for extent in shape]
+    target = _scaled(shape, budget)
     poolings = [min(MAX_POOLINGS, max(0, int(math.log2(t)) - 2)) for t in target]
     multiple = [2**p for p in poolings]
     patch = [int(t) // m * m for t, m in zip(target, multiple, strict=True)]
     whole = [-(-extent // m) * m for extent, m in zip(shape, multiple, strict=True)]
-    if scale == 1.0 and math.prod(whole) <= budget:
+    if target == list(shape) and math.prod(whole) <= budget:
         patch = whole
     z, y, x = patch
     return (z, y, x), _strides(poolings)
+
+
+def _scaled(shape: Shape, budget: int) -> list[float]:
+    """The shape in its proportions, within the budget; where an axis stays at 1 the others make up for it."""
+    target = [float(extent) for extent in shape]
+    free = [axis for axis in range(3) if shape[axis] > 1]
+    while math.prod(target) > budget:
+        scale = (budget / math.prod(shape[axis] for axis in free)) ** (1 / len(free))
+        for axis in free:
+            target[axis] = max(1.0, shape[axis] * scale)
+        free = [axis for axis in free if target[axis] > 1]
+        if math.prod(target) <= budget * (1 + 1e-9):
+            break
+    return target
 
 
 def _strides(poolings: list[int]) -> tuple[Stride, ...]:
@@ -179,7 +192,7 @@ def _reasons(
             + ("rounded to its strides" if fits else f"scaled to {round(voxels ** (1 / 3))}^3 voxels")
             + f" (budget '{budget}')"
         ),
-        "strides": f"pooled {poolings} times, until 4 to 7 voxels are left, at most {MAX_POOLINGS} times",
+        "strides": f"pooled {poolings} times, until 4 to 8 voxels are left, at most {MAX_POOLINGS} times",
         "width": f"32 features at 128^3 voxels, in proportion to the edge of the budget '{budget}'",
         "batch": f"as many patches as {voxels} voxels hold, from 2 to {MAX_BATCH}",
         "labels": f"values found in {fingerprint.labelled} labels, in rising order",

@@ -1,5 +1,6 @@
 """From a scanned data set to a store."""
 
+import math
 import os
 import shutil
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from .hashing import file_hash
 from .labels import LabelTable, label_map
 from .plan import Plan
 from .preprocess import preprocess
-from .resample import coarsen_image, coarsen_labels, coarser_factors, resample_labels, resampled_shape
+from .resample import coarsen_image, coarsen_labels, pyramid, resample_labels, resampled_shape
 from .scan import Scan, ScanOptions, read_image
 from .settings import write_yaml
 from .store import PLAN_FILE, Store, StoredCase, StoreError, case_folder, write_array, write_index
@@ -68,13 +69,14 @@ def prepare(
 
 
 def bytes_needed(scanned: Scan, plan: Plan) -> int:
-    """Most bytes the store can take: float32 images and labels uncompressed, a seventh more for levels."""
-    voxels = 0
+    """Most bytes the store can take: images in float32 and labels at all levels, uncompressed."""
+    total = 0
     for f in scanned.fingerprint.cases:
-        shape = _shape_in_plan(f, plan)
-        per_voxel = 4 * len(f.channels) + (f.label_voxels is not None)
-        voxels += int(np.prod(shape)) * per_voxel
-    return voxels * 8 // 7
+        voxels = sum(
+            math.prod(shape) for _, shape in pyramid(_shape_in_plan(f, plan), plan.preprocessing.spacing)
+        )
+        total += voxels * (4 * len(f.channels) + (f.label_voxels is not None))
+    return total
 
 
 def check_disk(out: Path, needed: int) -> None:
@@ -144,22 +146,16 @@ def _write_levels(
     folder: Path, image: np.ndarray, labels: np.ndarray | None, plan: Plan
 ) -> tuple[tuple[int, int, int], ...]:
     """Writes all levels, finest first; returns the factor of each against the finest."""
-    total = np.ones(3, dtype=int)
-    spacing = np.array(plan.preprocessing.spacing or (1.0, 1.0, 1.0))
-    factors: list[tuple[int, int, int]] = []
-    while True:
-        level = len(factors)
+    factors = [factor for factor, _ in pyramid(image.shape[1:], plan.preprocessing.spacing)]
+    for level, factor in enumerate(factors):
+        if level > 0:
+            z, y, x = (now // before for now, before in zip(factor, factors[level - 1], strict=True))
+            image = coarsen_image(image, (z, y, x))
+            labels = None if labels is None else coarsen_labels(labels, (z, y, x))
         write_array(folder / f"image_{level}.b2nd", image)
         if labels is not None:
             write_array(folder / f"label_{level}.b2nd", labels)
-        factors.append((int(total[0]), int(total[1]), int(total[2])))
-        z, y, x = spacing * total
-        step = coarser_factors(image.shape[1:], (z, y, x))
-        if step == (1, 1, 1):
-            return tuple(factors)
-        image = coarsen_image(image, step)
-        labels = None if labels is None else coarsen_labels(labels, step)
-        total *= step
+    return tuple(factors)
 
 
 def _write_foreground(folder: Path, labels: np.ndarray, seed: str) -> dict[int, int]:

@@ -62,6 +62,21 @@ def coarser_factors(shape: Shape, spacing: Triple | None) -> tuple[int, int, int
     return z, y, x
 
 
+def pyramid(shape: Shape, spacing: Triple | None) -> list[tuple[Shape, Shape]]:
+    """The levels of a store, finest first: factor (z, y, x) against the finest, and shape."""
+    levels = [((1, 1, 1), shape)]
+    size = np.array(spacing or (1.0, 1.0, 1.0))
+    while True:
+        factor, extent = levels[-1]
+        z, y, x = size * factor
+        step = coarser_factors(extent, (z, y, x))
+        if step == (1, 1, 1):
+            return levels
+        z, y, x = (-(-n // s) for n, s in zip(extent, step, strict=True))
+        fz, fy, fx = (f * s for f, s in zip(factor, step, strict=True))
+        levels.append(((fz, fy, fx), (z, y, x)))
+
+
 def coarsen_image(array: np.ndarray, factors: tuple[int, int, int]) -> np.ndarray:
     """(C, Z, Y, X) averaged over blocks; the last block of an odd axis is averaged over what it has."""
     out = np.asarray(array, dtype=np.float32)

@@ -14,6 +14,7 @@ from typing import Any, TypeVar, dataclass_transform
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from .atomic import write_text
 from .errors import UserError
 
 T = TypeVar("T")
@@ -63,7 +64,9 @@ def read_yaml(path: Path, kind: type[T]) -> T:
 def load_mapping(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file, read without executing anything (`yaml.safe_load`)."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        _refuse_repeated_keys(yaml.compose(text, Loader=yaml.SafeLoader))
+        values = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise SettingsError(
             path,
@@ -81,11 +84,25 @@ def load_mapping(path: Path) -> dict[str, Any]:
     return values
 
 
+def _refuse_repeated_keys(node: yaml.Node | None) -> None:
+    """YAML would take the last of two equal keys in silence."""
+    if isinstance(node, yaml.MappingNode):
+        keys = [key.value for key, _ in node.value]
+        twice = next((key for key, _ in node.value if keys.count(key.value) > 1), None)
+        if twice is not None:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"'{twice.value}' stands twice", twice.start_mark
+            )
+    for child in [] if node is None or isinstance(node, yaml.ScalarNode) else node.value:
+        for part in child if isinstance(child, tuple) else (child,):
+            _refuse_repeated_keys(part)
+
+
 def write_yaml(path: Path, value: Any, comment: str = "") -> None:
     """Writes settings as YAML in the order of their class, under a comment."""
     head = "".join(f"# {line}\n" for line in comment.splitlines())
     text = yaml.dump(plain(value), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
-    path.write_text(head + text, encoding="utf-8")
+    write_text(path, head + text)
 
 
 class _Dumper(yaml.SafeDumper):

@@ -1,7 +1,7 @@
 """Which cases train, validate and test: by seed, by subject, the same on every machine.
 
-Cases are ranked by a hash of seed and subject, so that a split depends neither on the order of files nor
-on a random generator's version, and a subject that is in the test set stays there when cases are added.
+Subjects are ranked by a hash of seed and name, so that a split depends neither on the order of files nor on
+a random generator's version. A data set that grows gets another test set; a run's split.json keeps the old.
 """
 
 import hashlib

@@ -93,9 +93,22 @@ def predict(
                 _write_manifest(out, manifest, done)
         except UserError as error:
             problems.append(Problem.from_error(case.id, error))
+        except (OSError, RuntimeError, ValueError, MemoryError) as error:
+            problems.append(_failure(case, error))
         if progress is not None:
             progress(count, len(cases))
     return Predictions(path=out, written=tuple(written), kept=tuple(kept), problems=tuple(problems))
+
+
+def _failure(case: Case, error: Exception) -> Problem:
+    return Problem(
+        severity="error",
+        case=case.id,
+        where=str(case.image),
+        found=f"no mask could be made ({type(error).__name__}: {error})",
+        rule="A mask is written whole or not at all; the other cases are not affected",
+        remedy="Free disk or memory if that was short, and run the same command again for what is missing",
+    )
 
 
 def read_manifest(folder: Path) -> Manifest | None:

@@ -38,7 +38,8 @@ class CheckpointError(UserError):
 class CheckpointInfo:
     """What a checkpoint says of itself; hashes of voxel values stand for the data, never file names.
 
-    `trained` lists the parts of the network that the loss reached.
+    `labels_hash` is one hash for the label files of training and validation. `trained` lists the parts of the
+    network that the loss reached.
     """
 
     version: Literal[1] = 1
@@ -50,6 +51,7 @@ class CheckpointInfo:
     seed: int
     trained_on: tuple[str, ...]
     validated_on: tuple[str, ...]
+    labels_hash: str | None = None
     scores: dict[str, float] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
 

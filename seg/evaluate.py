@@ -108,7 +108,7 @@ def evaluate(
     return Evaluation(
         scores=tuple(scores),
         means=_means(counted),
-        unit=units.pop() if len(units) == 1 else "mixed units",
+        unit="mixed units" if len(units) > 1 else next(iter(units), "voxel"),
         excluded=tuple(sorted({s.case for s in scores} - {s.case for s in counted})),
         without_prediction=tuple(sorted(truths.keys() - masks.keys())),
         without_label=tuple(sorted(masks.keys() - truths.keys())),
@@ -134,7 +134,9 @@ def _score_case(
     predicted, true = label_map(of_mask, mask), label_map(of_truth, truth)
     if kind == "instances":
         predicted, true = predicted > 0, true > 0
-    values = table.values[1:] if table else tuple(int(v) for v in np.union1d(predicted, true) if v > 0)
+    # values that the model does not know count too: they are classes it misses
+    known = table.values[1:] if table else ()
+    values = sorted({*known, *(int(v) for v in np.union1d(predicted, true) if v > 0)})
     spacing, unit = _spacing(of_truth, of_mask)
     scores = []
     for value in values:

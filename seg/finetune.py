@@ -14,6 +14,7 @@ from torch import nn
 
 from ..data.atomic import write_text
 from ..data.errors import UserError
+from ..data.hashing import settings_hash
 from ..data.loader import PatchBatch, PatchConfig, PatchSampler
 from ..data.plan import Plan
 from ..data.settings import checked, plain, settings
@@ -123,6 +124,9 @@ def finetune(
         seed=config.seed,
         trained_on=tuple(store.cases[case].content_hash for case in split.train),
         validated_on=tuple(store.cases[case].content_hash for case in split.validation),
+        labels_hash=settings_hash(
+            [store.cases[case].label_hash for case in (*split.train, *split.validation)]
+        ),
         environment=run.environment(),
     )
     if resume:
@@ -160,7 +164,7 @@ def finetune(
 def planned(plan: Plan, config: FinetuneConfig) -> Plan:
     """The plan with the configuration's own patch, width and batch in it.
 
-    Another patch is rounded up to the plan's strides: a network's depth stays that of the plan.
+    Another patch must be a multiple of the plan's strides, whose number stays; UserError otherwise.
     """
     training = plan.training
     patch = training.patch

@@ -44,10 +44,10 @@ def hd95(predicted: np.ndarray, true: np.ndarray, spacing: Triple) -> float | No
 
 
 def _bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
-    """The smallest box around a mask and one voxel more, so that its surface does not touch the border."""
+    """The smallest box around a mask."""
     box = []
     for axis in range(mask.ndim):
         others = tuple(a for a in range(mask.ndim) if a != axis)
         occupied = np.flatnonzero(mask.any(axis=others))
-        box.append(slice(max(0, int(occupied[0]) - 1), int(occupied[-1]) + 2))
+        box.append(slice(int(occupied[0]), int(occupied[-1]) + 1))
     return tuple(box)

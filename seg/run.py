@@ -79,6 +79,8 @@ def check_same_data(path: Path, before: CheckpointInfo, now: CheckpointInfo) -> 
         changed.append("preprocessing or labels of the store")
     if (before.trained_on, before.validated_on) != (now.trained_on, now.validated_on):
         changed.append("voxels of the training or validation cases")
+    if before.labels_hash != now.labels_hash:
+        changed.append("labels of the training or validation cases")
     if changed:
         raise RunError(
             path,

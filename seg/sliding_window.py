@@ -29,15 +29,13 @@ def stitch(
     """
     padded, inner = _padded(image, patch)
     weight = gaussian(patch)
-    total, weights = None, torch.zeros(padded.shape[1:])
+    total, weights = torch.zeros(0), torch.zeros(padded.shape[1:])
     for window in windows(tuple(padded.shape[1:]), patch, overlap):
         out = predict(padded[(slice(None), *window)][None])[0].float().cpu()
-        if total is None:
+        if not total.numel():
             total = torch.zeros((out.shape[0], *padded.shape[1:]))
         total[(slice(None), *window)] += out * weight
         weights[window] += weight
-    if total is None:
-        raise ValueError(f"an image of shape {tuple(image.shape)} has no voxels")
     return (total / weights)[(slice(None), *inner)]
 
 

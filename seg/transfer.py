@@ -78,21 +78,16 @@ def transfer(
     """
     check_preprocessing(checkpoint, plan)
     wanted = ("encoder", "decoder") if choice == "both" else (choice,)
-    same_classes = (
-        choice == "both"
-        and "output" in checkpoint.info.trained
-        and plan.labels is not None
-        and checkpoint.info.plan.labels == plan.labels
-    )
+    same_classes = choice == "both" and plan.labels is not None and checkpoint.info.plan.labels == plan.labels
     state = network.state_dict()
     tensors = []
     for name, own in state.items():
         part: Part = name.split(".")[0]  # type: ignore[assignment]
         reason = ""
-        if part not in wanted and not (part == "output" and same_classes):
-            reason = "its classes are others" if part == "output" and choice == "both" else "not chosen"
-        elif part not in checkpoint.info.trained:
+        if part not in checkpoint.info.trained:
             reason = "the checkpoint's loss did not reach it"
+        elif part not in wanted and not (part == "output" and same_classes):
+            reason = "its classes are others" if part == "output" and choice == "both" else "not chosen"
         elif name not in checkpoint.tensors:
             reason = "not in the checkpoint"
         elif (found := checkpoint.tensors[name]).shape != own.shape:

@@ -32,7 +32,10 @@ class IntensityConfig:
 
 def change_intensity(images: Tensor, config: IntensityConfig, generator: torch.Generator) -> Tensor:
     """The patches (B, C, Z, Y, X) with each one's intensities changed by its own draw."""
-    return torch.stack([_change(image, config, generator) for image in images])
+    # a generator for each: what is done to one patch never shifts the draws of the next
+    seeds = torch.randint(2**62, (len(images),), generator=generator).tolist()
+    own = [torch.Generator().manual_seed(seed) for seed in seeds]
+    return torch.stack([_change(image, config, g) for image, g in zip(images, own, strict=True)])
 
 
 def _change(image: Tensor, config: IntensityConfig, generator: torch.Generator) -> Tensor:

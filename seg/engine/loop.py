@@ -123,8 +123,7 @@ def train(
     device = next(network.parameters()).device
     optimiser = build_optimiser(task, config.optimizer)
     peaks = [group["lr"] for group in optimiser.param_groups]
-    counters = _restore(run, network, optimiser)
-    scores: dict[str, float] = {}
+    counters, scores = _restore(run, network, optimiser)
     with ExitStack() as stack:
         tracker = stack.enter_context(closing(Tracker(run, counters.step)))
         stop = stack.enter_context(StopSignal())
@@ -213,14 +212,17 @@ def _warn_or_stop(step: int, batch: Batch, loss: float, in_a_row: int) -> None:
         )
 
 
-def _restore(run: Path, network: nn.Module, optimiser: torch.optim.Optimizer) -> _Counters:
-    """Takes up the run's last checkpoint, if there is one."""
+def _restore(
+    run: Path, network: nn.Module, optimiser: torch.optim.Optimizer
+) -> tuple[_Counters, dict[str, float]]:
+    """Takes up the run's last checkpoint, if there is one: where it stood and what it scored."""
     if "last" not in checkpoint.read_index(run):
-        return _Counters()
-    network.load_state_dict(checkpoint.load(run, "last").tensors, strict=True)
+        return _Counters(), {}
+    last = checkpoint.load(run, "last")
+    network.load_state_dict(last.tensors, strict=True)
     state = checkpoint.load_state(run)
     optimiser.load_state_dict(state["optimiser"])
-    return _Counters(**state["counters"])
+    return _Counters(**state["counters"]), dict(last.info.scores)
 
 
 def _save(

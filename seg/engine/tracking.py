@@ -17,7 +17,7 @@ class Tracker:
     def __init__(self, run: Path, resume_at: int) -> None:
         _truncate(run / METRICS_FILE, resume_at)
         self._lines = (run / METRICS_FILE).open("a", encoding="utf-8")
-        self._events = SummaryWriter(str(run / "tensorboard"), purge_step=resume_at if resume_at else None)
+        self._events = SummaryWriter(str(run / "tensorboard"), purge_step=resume_at)
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """Records numbers of a step (from 0)."""

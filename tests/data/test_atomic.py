@@ -50,9 +50,9 @@ def test_an_existing_folder_is_never_written_over(tmp_path):
 
 
 def test_what_a_killed_process_left_is_taken_away(tmp_path, dead_pid):
-    left = tmp_path / f".out.partial-{dead_pid}-abc"
-    of_the_living = tmp_path / f".out.partial-{os.getpid()}-abc"
-    of_another = tmp_path / f".other.partial-{dead_pid}-abc"
+    left = tmp_path / f".partial-{dead_pid}-abc.out"
+    of_the_living = tmp_path / f".partial-{os.getpid()}-abc.out"
+    of_another = tmp_path / f".partial-{dead_pid}-abc.other"
     for folder in (left, of_the_living, of_another):
         folder.mkdir()
         fill(folder)

@@ -170,3 +170,20 @@ def test_images_alone_are_found_whatever_the_labels(lay):
 def test_labels_alone_are_found_in_a_folder_of_them_or_in_a_data_set(lay):
     root = lay("images/a.tif", "labels/a.tif", "labels/s/b.nii.gz")
     assert set(find_labels(root)) == set(find_labels(root / "labels")) == {"a", "s/b"}
+
+
+def test_labels_below_the_images_are_no_images(lay):
+    root = lay("a.tif", "masks/a.tif")
+    cases, problems = find_cases(root, root / "masks")
+    assert (ids(cases), problems) == (["a"], [])
+    assert cases[0].label == root / "masks" / "a.tif"
+
+
+def test_a_case_of_two_subjects_is_refused_and_spaces_do_not_make_another_subject(lay, tmp_path):
+    root, table = lay("images/a.tif", "images/b.tif"), tmp_path / "subjects.csv"
+    table.write_text("case,subject\na,x \nb, x\na,x\n")
+    cases, _ = find_cases(root, subjects=table)
+    assert [case.subject for case in cases] == ["x", "x"]
+    table.write_text("case,subject\na,x\na,y\nb,y\n")
+    with pytest.raises(DatasetError, match="'a' belongs to 'x' and to 'y'"):
+        find_cases(root, subjects=table)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from fewvox.data.errors import UserError
 from fewvox.data.labels import LabelTable, count_values, label_map
+from fewvox.data.settings import SettingsError, parse
 from fewvox.data.volume import Volume
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,11 +24,11 @@ def test_values_with_gaps_become_consecutive_classes_and_return():
     assert (table.classes, classes.dtype, table.decode(classes).dtype) == (3, np.uint8, np.uint8)
 
 
-def test_values_may_stand_in_any_order():
+@pytest.mark.parametrize("values", [(0, 9, 3, 5), (0, 1, 1), (1, 2), (-1, 0)])
+def test_a_table_whose_values_do_not_rise_from_zero_is_refused(values):
     """A value added at the end of an edited plan was once trained as a neighbour's class."""
-    table, labels = LabelTable(values=(0, 9, 3, 5)), np.array([0, 3, 5, 9])
-    np.testing.assert_array_equal(table.encode(labels), [0, 2, 3, 1])
-    np.testing.assert_array_equal(table.decode(table.encode(labels)), labels)
+    with pytest.raises(SettingsError, match="begin with 0"):
+        parse(LabelTable, {"values": values}, "plan.yaml")
 
 
 @given(st.sets(st.integers(1, 70000), min_size=1, max_size=300), st.data())
@@ -83,3 +84,9 @@ def test_several_channels_are_refused():
 
 def test_voxels_are_counted_by_value():
     assert count_values(np.array([[[0, 255], [7, 255]]])) == {0: 1, 7: 1, 255: 2}
+
+
+def test_a_huge_float_is_told_as_it_is():
+    volume = Volume(array=np.full((1, 2, 2, 2), 1e300))
+    with pytest.raises(UserError, match="label value 1e\\+300"):
+        label_map(volume, "x.nii")

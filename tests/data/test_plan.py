@@ -189,3 +189,17 @@ def test_every_choice_has_its_reason():
 def test_numbers_of_a_plan_are_pythons_own():
     training = plan_for().training
     assert not any(isinstance(n, np.generic) for n in (*training.patch, training.width, training.batch))
+
+
+@given(st.tuples(*[st.integers(1, 6000)] * 3), st.sampled_from(sorted(BUDGETS.values())))
+def test_no_patch_exceeds_the_budget_however_thin_the_volume(shape, budget):
+    """An axis that stays at 1 was once not made up for: (1, 5000, 5000) took 4.5 times the budget."""
+    patch, _ = patch_and_strides(shape, budget)
+    assert math.prod(patch) <= budget
+    assert all(p >= 1 for p in patch)
+
+
+def test_a_single_large_slice_uses_the_budget():
+    patch, strides = patch_and_strides((1, 5000, 5000), 64**3)
+    assert patch == (1, 512, 512)
+    assert all(stride[0] == 1 for stride in strides)

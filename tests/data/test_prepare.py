@@ -147,7 +147,7 @@ def test_a_store_is_not_there_before_it_is_whole(scanned, plan, tmp_path):
 def test_what_a_killed_process_left_is_taken_away(scanned, plan, tmp_path):
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         process.wait()
-    left = tmp_path / f".out.partial-{process.pid}-0a1b2c"
+    left = tmp_path / f".partial-{process.pid}-0a1b2c.out"
     (left / "cases").mkdir(parents=True)
     prepare(scanned, plan, tmp_path / "out")
     assert not left.exists()
@@ -208,3 +208,11 @@ def test_preparing_twice_gives_the_same_store(scanned, plan, tmp_path):
     first, again = (prepare(scanned, plan, tmp_path / name) for name in ("a", "b"))
     assert first.cases == again.cases
     assert Store.open(first.path).plan == again.plan == plan
+
+
+def test_the_bytes_told_hold_all_levels_of_an_anisotropic_volume(tmp_path, save_nifti):
+    save_nifti(tmp_path / "data/a.nii.gz", np.random.default_rng(0).normal(size=(5, 64, 64)), (8.0, 1.0, 1.0))
+    scanned = scan(tmp_path / "data")
+    store = prepare(scanned, make_plan(scanned.fingerprint, budget="cpu"), tmp_path / "store")
+    raw = sum(4 * store.image("a", level)[:].size for level in range(len(store.cases["a"].levels)))
+    assert bytes_needed(scanned, store.plan) == raw

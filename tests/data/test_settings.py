@@ -96,7 +96,7 @@ def test_what_is_no_mapping_is_refused_by_its_name(tmp_path, content, told):
 
 
 @given(
-    name=st.text(st.characters(exclude_categories=["Cs"])),
+    name=st.text(st.characters(exclude_categories=["C", "Zl", "Zp"])),
     lr=st.floats(min_value=1e-300, allow_infinity=False),
     counts=st.dictionaries(st.integers(0, 2**63), st.integers()),
 )
@@ -129,7 +129,9 @@ def test_an_override_reads_null_and_keeps_further_equal_signs():
     assert override({"spacing": [1]}, ["spacing=null", "name=a=b"]) == {"spacing": None, "name": "a=b"}
 
 
-@pytest.mark.parametrize("text", ["optimizer", "=3", "name.first=a"])
+@pytest.mark.parametrize(
+    "text", ["optimizer", "=3", "name.first=a", "name=[1", "name=!!python/object/apply:os.getpid []"]
+)
 def test_an_override_that_fits_nowhere_is_refused(text):
     with pytest.raises(SettingsError, match="--set"):
         override({"name": "a"}, [text])
@@ -152,3 +154,15 @@ def test_a_settings_object_cannot_be_changed():
 def test_a_path_is_told_in_full(tmp_path):
     with pytest.raises(SettingsError, match="absent"):
         read_yaml(Path(tmp_path / "absent.yaml"), Config)
+
+
+@pytest.mark.parametrize("text", ["a: 1\na: 2\n", "x:\n  a: 1\n  b: 2\n  a: 3\n", "x: [{a: 1, a: 2}]\n"])
+def test_a_key_that_stands_twice_is_refused(tmp_path, text):
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(SettingsError, match="'a' stands twice"):
+        load_mapping(tmp_path / "c.yaml")
+
+
+def test_an_override_that_is_no_yaml_is_refused_in_words():
+    with pytest.raises(SettingsError, match="a value that is not YAML"):
+        override({}, ["a=[1, 2"])

@@ -84,10 +84,12 @@ def test_a_prediction_killed_in_its_first_case_is_completed(tmp_path, images, ma
     def die(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(batch_predict, "_predict_case", die)
+    # asked for when the mask is written and not yet in the manifest
+    monkeypatch.setattr(batch_predict, "content_hash", die)
     with pytest.raises(KeyboardInterrupt):
         predict(run, images, out)
     monkeypatch.undo()
+    assert set(masks(out)) == {"a.nii.gz"}
     assert len(predict(run, images, out).problems) == 1
 
 
@@ -162,3 +164,18 @@ def test_masks_are_the_same_whichever_cases_came_before(tmp_path, images, make_r
     found = [np.asarray(nib.load(tmp_path / f / "e.nii.gz").dataobj) for f in ("all", "one")]  # type: ignore[attr-defined]
     np.testing.assert_array_equal(found[0], found[1])
     assert json.loads((tmp_path / "one" / MANIFEST).read_text())["cases"].keys() == {"e"}
+
+
+def test_a_mask_that_cannot_be_written_does_not_stop_the_others(tmp_path, images, make_run, monkeypatch):
+    once = batch_predict.Predictor.write_mask
+
+    def fail_at_b(self, volume, where, out):
+        if out.name == "b.nii.gz":
+            raise OSError("no space left on device")
+        once(self, volume, where, out)
+
+    monkeypatch.setattr(batch_predict.Predictor, "write_mask", fail_at_b)
+    made = predict(make_run(), images, tmp_path / "out")
+    assert made.written == ("a", "deep/d", "e")
+    assert [p.case for p in made.problems] == ["b", "c"]
+    assert "no space left on device" in str(made.problems[0])

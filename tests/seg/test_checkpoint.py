@@ -207,7 +207,7 @@ def test_what_a_killed_save_left_does_no_harm(save, make_info):
     (run / "checkpoints/step_000001").mkdir()
     (run / "checkpoints/step_000001" / WEIGHTS).write_bytes(kept)
     gone = 2**22 + 1  # beyond the largest process number
-    (run / f"checkpoints/.step_000002.partial-{gone}-abcdef").mkdir()
+    (run / f"checkpoints/.partial-{gone}-abcdef.step_000002").mkdir()
     assert checkpoint.load(run).info.steps == 1
     assert checkpoint.load(run, "last").info.steps == 1
 

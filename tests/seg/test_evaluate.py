@@ -158,3 +158,15 @@ def test_progress_is_told_for_every_case(folders):
     one, calls = with_boxes((1, 0, 2)), []
     evaluate(*folders(a=(one, one), b=(one, one)), progress=lambda *n: calls.append(n))
     assert calls == [(1, 2), (2, 2)]
+
+
+def test_a_label_value_that_the_model_does_not_know_is_a_class_it_misses(folders):
+    masks, labels = folders(new=(with_boxes((1, 1, 3)), with_boxes((1, 1, 3), (7, 4, 6))))
+    write_manifest(masks, {"new": "unseen"}, LabelTable(values=(0, 1)))
+    assert means(evaluate(masks, labels)) == {1: (1, 1, 0), 7: (0, 1, 0)}
+
+
+def test_without_any_score_the_unit_is_not_mixed(folders):
+    masks, labels = folders(new=(with_boxes((1, 1, 3))[:-1], with_boxes((1, 1, 3))))
+    found = evaluate(masks, labels)
+    assert (len(found.problems), found.unit, found.mean()) == (1, "voxel", None)

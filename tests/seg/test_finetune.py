@@ -276,3 +276,16 @@ def test_a_gpu_that_is_not_there_is_told(tiny_store, tmp_path):
 def test_settings_built_in_python_are_checked_as_a_file_is(tiny_store, tmp_path):
     with pytest.raises(UserError, match="'steps' is 0"):
         finetune(tiny_store, SPLIT, tmp_path / "run", replace(CONFIG, steps=0))
+
+
+def test_a_run_is_not_continued_on_changed_labels(tiny_store, finished):
+    changed = copy.copy(tiny_store)
+    changed.cases = {k: replace(c, label_hash="0" * 64) for k, c in tiny_store.cases.items()}
+    split = Split(train=TRAIN, validation=VALIDATION, test=TEST)
+    with pytest.raises(RunError, match="labels of the training"):
+        finetune(changed, split, finished[0].path, CONFIG, resume=True)
+
+
+def test_continuing_a_finished_run_gives_its_scores_again(tiny_store, finished):
+    split = Split(train=TRAIN, validation=VALIDATION, test=TEST)
+    assert finetune(tiny_store, split, finished[0].path, CONFIG, resume=True).scores == finished[0].scores

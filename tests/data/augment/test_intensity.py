@@ -113,3 +113,15 @@ def test_the_input_is_not_written_into():
     before = IMAGES.clone()
     changed(**ALWAYS)
     assert torch.equal(IMAGES, before)
+
+
+def test_noise_on_one_patch_does_not_shift_the_draws_of_the_next():
+    images = torch.from_numpy(np.random.default_rng(0).normal(size=(4, 1, 4, 5, 6)).astype(np.float32))
+    silent = {"noise_variance": (0.0, 0.0), "gamma_probability": 0.5}
+    changed = [
+        change_intensity(
+            images, IntensityConfig(noise_probability=p, **silent), torch.Generator().manual_seed(3)
+        )
+        for p in (0.0, 1.0)
+    ]
+    torch.testing.assert_close(*changed, rtol=0, atol=0)

@@ -7,6 +7,7 @@ from fewvox.data.loader import PatchBatch
 from fewvox.seg.engine.estimate import seconds_per_step, training_bytes
 from fewvox.seg.finetune import Supervised
 from fewvox.seg.networks.registry import architecture_for, build
+from torch import nn
 
 
 def test_the_estimate_leaves_the_task_untouched(make_plan):
@@ -36,6 +37,13 @@ def test_memory_grows_with_the_batch_by_the_activations(make_plan):
     # the first level alone keeps two activations of two features at full extent
     assert one > weights + 2 * 2 * 8 * 16 * 16 * 4
     assert two - one < one
+
+
+def test_every_kept_activation_is_counted_once():
+    """A sigmoid keeps its output for the backward pass, and nothing else."""
+    short, long = (nn.Sequential(nn.Conv3d(1, 4, 1), *(nn.Sigmoid() for _ in range(n))) for n in (2, 5))
+    more = training_bytes(long, 2, 1, (3, 5, 7)) - training_bytes(short, 2, 1, (3, 5, 7))
+    assert more == 3 * (2 * 4 * 3 * 5 * 7) * 4
 
 
 def test_memory_grows_with_the_patch(make_plan):

@@ -53,3 +53,11 @@ def test_tensorboard_shows_each_step_of_a_resumed_run_once(tmp_path):
     record(tmp_path, 5, 7, resume_at=5, value=0.25)
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Scalars("loss")
     assert [(e.step, e.value) for e in events] == [(i, 0.5) for i in range(5)] + [(5, 0.25), (6, 0.25)]
+
+
+def test_tensorboard_forgets_the_steps_of_a_run_that_died_before_its_first_checkpoint(tmp_path):
+    record(tmp_path, 0, 3)
+    record(tmp_path, 0, 1, value=0.25)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("loss")] == [0]
