@@ -58,7 +58,7 @@ def prepare(
         )
         facts = {f.id: f for f in scanned.fingerprint.cases}
         stored: list[StoredCase] = []
-        with ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
+        with ThreadPoolExecutor(_workers()) as pool:
             jobs = pool.map(lambda c: _prepare_case(c, facts[c.id], plan, partial, options), scanned.cases)
             for case in jobs:
                 stored.append(case)
@@ -79,6 +79,20 @@ def bytes_needed(scanned: Scan, plan: Plan) -> int:
     return total
 
 
+def memory_needed(scanned: Scan, plan: Plan) -> int:
+    """Bytes of memory that preparing takes beside the program itself, an estimate.
+
+    Each worker holds about five float32 copies of its volume: as read, resampled, normalised, one being
+    compressed, and the labels with their positions (measured: 3.6 without resampling).
+    """
+    largest = max(
+        math.prod(shape) * len(f.channels)
+        for f in scanned.fingerprint.cases
+        for shape in (f.shape, _shape_in_plan(f, plan))
+    )
+    return 5 * 4 * largest * min(_workers(), len(scanned.cases))
+
+
 def check_disk(out: Path, needed: int) -> None:
     """Raises UserError when the disk that `out` will lie on has less than `needed` bytes free."""
     folder = next(p for p in [out.absolute(), *out.absolute().parents] if p.exists())
@@ -90,6 +104,11 @@ def check_disk(out: Path, needed: int) -> None:
             rule=f"Up to {needed / 2**30:.1f} GiB are needed",
             remedy="Free some space or choose a folder on another disk",
         )
+
+
+def _workers() -> int:
+    # two at a time keep memory low; compression and hashing release the interpreter
+    return min(2, os.cpu_count() or 1)
 
 
 def _prepare_case(case: Case, facts: CaseFacts, plan: Plan, store: Path, options: ScanOptions) -> StoredCase:

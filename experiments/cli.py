@@ -236,7 +236,7 @@ def demo(
     console.print(
         f"mean Dice on {made.test_cases} unseen volumes: {made.evaluation.mean():.3f}", highlight=False
     )
-    console.print(f"picture: {escape(str(made.picture))}", highlight=False)
+    console.print(f"picture: {escape(str(made.picture.resolve()))}", highlight=False, soft_wrap=True)
 
 
 def _kind(text: str | None) -> Any:

@@ -216,3 +216,11 @@ def test_the_bytes_told_hold_all_levels_of_an_anisotropic_volume(tmp_path, save_
     store = prepare(scanned, make_plan(scanned.fingerprint, budget="cpu"), tmp_path / "store")
     raw = sum(4 * store.image("a", level)[:].size for level in range(len(store.cases["a"].levels)))
     assert bytes_needed(scanned, store.plan) == raw
+
+
+def test_the_memory_told_follows_the_largest_volume(scanned, plan, tmp_path, save_nifti):
+    save_nifti(tmp_path / "data/a.nii.gz", np.random.default_rng(0).normal(size=(24, 32, 28)))
+    one = scan(tmp_path / "data")
+    large = module.memory_needed(one, make_plan(one.fingerprint, budget="cpu"))
+    assert large == 5 * 4 * 24 * 32 * 28
+    assert module.memory_needed(scanned, plan) < large

@@ -102,7 +102,7 @@ def test_from_volumes_to_scores(volumes, tmp_path):
     store, run, masks = tmp_path / "store", tmp_path / "run", tmp_path / "masks"
     prepared = fewvox("prepare", volumes, "--out", store, "--budget", "cpu")
     assert prepared.returncode == 0, words(prepared)
-    assert "estimate: up to 1 MiB on disk" in prepared.stdout
+    assert "MiB memory, up to 1 MiB disk" in prepared.stdout
     trained = fewvox(
         "finetune", "--store", store, "--out", run, "--labelled", 3, "--test", 2, "--set", "steps=60",
         "--set", "width=8", "--set", "validate_every=30", "--set", "checkpoint_every=30",
