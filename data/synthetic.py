@@ -9,13 +9,13 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import AfterValidator, Field
 from scipy import ndimage
 
+from .atomic import new_folder
 from .errors import UserError
 from .formats import tiff
 from .settings import checked, settings
@@ -153,16 +153,7 @@ def write_nuclei(
     or not at all. Raises UserError if it exists already.
     """
     out, config = Path(out), checked(config or NucleiConfig(), "synthetic nuclei")
-    if out.exists():
-        raise UserError(
-            out,
-            found="exists already",
-            rule="Synthetic nuclei are written to a new folder",
-            remedy="Name another folder, or remove this one",
-        )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
-        root = Path(scratch) / out.name
+    with new_folder(out) as root:
         for part in ("train", "test"):
             (root / part / "images").mkdir(parents=True)
             (root / part / "labels").mkdir()
@@ -173,7 +164,6 @@ def write_nuclei(
             tiff.write_new(folder / "images" / name, image, config.spacing_um, "um")
             if index < annotated + test:
                 tiff.write_new(folder / "labels" / name, label, config.spacing_um, "um")
-        root.rename(out)
     return out
 
 

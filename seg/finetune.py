@@ -1,6 +1,5 @@
 """Training a segmentation network on labelled patches: from scratch (the baseline) or from a checkpoint."""
 
-import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,12 +11,11 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from ..data.atomic import write_text
 from ..data.errors import UserError
 from ..data.hashing import settings_hash
 from ..data.loader import PatchBatch, PatchConfig, PatchSampler
 from ..data.plan import Plan
-from ..data.settings import checked, plain, settings
+from ..data.settings import checked, settings
 from ..data.splits import Split
 from ..data.store import Store
 from . import run
@@ -31,7 +29,7 @@ from .model_card import write_card
 from .networks.registry import architecture_for, build
 from .networks.unet import UNet
 from .predict import Predictor
-from .transfer import Choice, TransferReport, transfer
+from .transfer import Choice, transfer
 
 log = logging.getLogger(__name__)
 
@@ -129,19 +127,18 @@ def finetune(
         ),
         environment=run.environment(),
     )
+    network = build(architecture_for(plan), config.seed)
+    # before the run begins: weights that do not fit leave nothing behind
+    report = transfer(network, pretrained, plan, config.load) if pretrained is not None else None
     if resume:
-        run.check_resumable(out, config, ids)
+        run.check_resumable(out, config, ids, report)
         if run.has_checkpoint(out):
             run.check_same_data(out, load(out, "last").info, info)
     else:
-        run.start(out, config, plan, ids)
-
-    device = choose_device(config.device)
-    network = build(architecture_for(plan), config.seed)
-    if pretrained is not None and not run.has_checkpoint(out):
-        report = transfer(network, pretrained, plan, config.load)
-        _record(out, report, say)
-    task = Supervised(network.to(device))
+        run.start(out, config, plan, ids, report)
+    if report is not None:
+        say("\n".join(report.lines()))
+    task = Supervised(network.to(choose_device(config.device)))
     sampler = PatchSampler(
         store, split.train, plan.training.patch, plan.training.batch, config.patches, config.seed
     )
@@ -293,11 +290,6 @@ def _check_labels(store: Store, split: Split) -> None:
             rule="A network learns from labels with foreground",
             remedy="Choose other cases (--seed), or more of them (--labelled)",
         )
-
-
-def _record(out: Path, report: TransferReport, announce: Callable[[str], None]) -> None:
-    write_text(out / "transfer.json", json.dumps(plain(report), indent=1))
-    announce("\n".join(report.lines()))
 
 
 def _announce(found: Estimate, announce: Callable[[str], None]) -> None:

@@ -20,15 +20,19 @@ from ..data.errors import UserError
 from ..data.plan import Plan
 from ..data.settings import load_mapping, plain, write_yaml
 from .checkpoint import CheckpointInfo, read_index
+from .transfer import TransferReport
 
-_BEFORE_CONFIG = {"plan.yaml", "split.json", "environment.json"}
+TRANSFER = "transfer.json"
+_BEFORE_CONFIG = {"plan.yaml", "split.json", "environment.json", TRANSFER}
 
 
 class RunError(UserError):
     """A run folder that cannot be started or continued."""
 
 
-def start(path: Path, config: Any, plan: Plan, split: dict[str, list[str]]) -> None:
+def start(
+    path: Path, config: Any, plan: Plan, split: dict[str, list[str]], report: TransferReport | None = None
+) -> None:
     """Makes a run folder and writes what the run is given; raises RunError when a run is there already."""
     # without config.yaml the run never began: what a killed start left is written anew
     if path.exists() and {p.name for p in path.iterdir() if not p.name.startswith(".")} - _BEFORE_CONFIG:
@@ -41,13 +45,17 @@ def start(path: Path, config: Any, plan: Plan, split: dict[str, list[str]]) -> N
     path.mkdir(parents=True, exist_ok=True)
     write_yaml(path / "plan.yaml", plan, "The plan of this run; see docs/formats.md.")
     write_text(path / "split.json", json.dumps(split, indent=1))
+    if report is not None:
+        write_text(path / TRANSFER, json.dumps(plain(report), indent=1))
     write_text(path / "environment.json", json.dumps(environment(), indent=1))
     # written last: a folder with it can be resumed
     write_yaml(path / "config.yaml", config, "The resolved configuration of this run.")
 
 
-def check_resumable(path: Path, config: Any, split: dict[str, list[str]]) -> None:
-    """Raises RunError unless the run was started with the same configuration and cases."""
+def check_resumable(
+    path: Path, config: Any, split: dict[str, list[str]], report: TransferReport | None = None
+) -> None:
+    """Raises RunError unless the run was started with the same configuration, cases and weights."""
     if not (path / "config.yaml").is_file():
         raise RunError(
             path,
@@ -63,6 +71,8 @@ def check_resumable(path: Path, config: Any, split: dict[str, list[str]]) -> Non
     ]
     if json.loads((path / "split.json").read_text(encoding="utf-8")) != split:
         changed.append("the cases are others")
+    if _source_hash(path) != (report.source_hash if report else None):
+        changed.append("the pretrained weights are others, or were left out")
     if changed:
         raise RunError(
             path,
@@ -70,6 +80,11 @@ def check_resumable(path: Path, config: Any, split: dict[str, list[str]]) -> Non
             rule="A run is continued with the settings and cases it was started with",
             remedy="Give the same ones, or start another run",
         )
+
+
+def _source_hash(path: Path) -> str | None:
+    file = path / TRANSFER
+    return json.loads(file.read_text(encoding="utf-8"))["source_hash"] if file.is_file() else None
 
 
 def check_same_data(path: Path, before: CheckpointInfo, now: CheckpointInfo) -> None:

@@ -7,6 +7,7 @@ from pydantic import Field
 from torch import nn
 
 from ..data.errors import UserError
+from ..data.hashing import file_hash
 from ..data.plan import SPACING_TOLERANCE, Plan
 from ..data.settings import settings
 from ..data.units import factor
@@ -35,9 +36,10 @@ class TransferredTensor:
 
 @settings
 class TransferReport:
-    """What became of every tensor of the network."""
+    """What became of every tensor of the network; `source_hash` is the SHA-256 of the weights file."""
 
     source: str
+    source_hash: str
     choice: Choice
     tensors: tuple[TransferredTensor, ...]
     unused: tuple[str, ...]
@@ -99,6 +101,7 @@ def transfer(
         )
     report = TransferReport(
         source=f"{checkpoint.info.method}, {checkpoint.info.steps} steps",
+        source_hash=file_hash(checkpoint.path),
         choice=choice,
         tensors=tuple(tensors),
         unused=tuple(sorted(checkpoint.tensors.keys() - state.keys())),

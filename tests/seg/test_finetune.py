@@ -289,3 +289,24 @@ def test_a_run_is_not_continued_on_changed_labels(tiny_store, finished):
 def test_continuing_a_finished_run_gives_its_scores_again(tiny_store, finished):
     split = Split(train=TRAIN, validation=VALIDATION, test=TEST)
     assert finetune(tiny_store, split, finished[0].path, CONFIG, resume=True).scores == finished[0].scores
+
+
+def test_weights_that_do_not_fit_leave_no_run_behind(tiny_store, finished, tmp_path):
+    with pytest.raises(UserError, match="too little of it fits"):
+        finetune(
+            tiny_store,
+            SPLIT,
+            tmp_path / "run",
+            replace(CONFIG, width=8),
+            pretrained=checkpoint.load(finished[0].path),
+        )
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_pretrained_run_is_not_continued_without_its_weights(tiny_store, finished, tmp_path):
+    """Before its first checkpoint it would have become a training from scratch in silence."""
+    weights = checkpoint.load(finished[0].path)
+    finetune(tiny_store, SPLIT, tmp_path / "run", CONFIG, pretrained=weights)
+    with pytest.raises(RunError, match="pretrained weights are others, or were left out"):
+        finetune(tiny_store, SPLIT, tmp_path / "run", CONFIG, resume=True)
+    finetune(tiny_store, SPLIT, tmp_path / "run", CONFIG, pretrained=weights, resume=True)
