@@ -112,7 +112,7 @@ class PatchSampler:
     def _augment(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         if self.config.spatial is not None:
             spacing = self.store.plan.preprocessing.spacing
-            maps = random_maps(len(images), spacing, self.config.spatial, generator)
+            maps = random_maps(len(images), self.patch, spacing, self.config.spatial, generator)
             images = apply_maps(images, maps, self.patch)
             labels = apply_maps(labels[:, None].float(), maps, self.patch, nearest=True)[:, 0].long()
         if self.config.intensity is not None:

@@ -32,44 +32,56 @@ class SpatialConfig:
     flip_probability: Probability | None = None
 
 
-# beyond this ratio of spacings a turn out of the plane mixes slices that are far apart (nnU-Net's value)
+# beyond this ratio of voxel sizes, or of a patch's extents (nnU-Net), only turns within the plane are made:
+# others would mix slices that are far apart, or turn a thin patch out of what was read
 _ANISOTROPIC = 3.0
-# how much larger than the patch the box is read, so that a turned patch finds voxels in its corners
-MARGIN = 1.25
+# a patch turned by 30 degrees reaches over its own box by up to this factor
+_TURNED = 1.37
 
 
 def read_size(patch: Shape, config: SpatialConfig) -> Shape:
-    """Extent (z, y, x) to read for a patch: larger by MARGIN, and by an even number of voxels.
+    """Extent (z, y, x) to read for a patch, so that a turned or a shrunk one finds voxels in its corners.
 
-    The even difference keeps voxel centres on voxel centres where nothing turns.
+    One that is both shrunk and turned may still reach out of it, where it becomes 0. The difference is an
+    even number of voxels, which keeps voxel centres on voxel centres where nothing turns.
     """
-    if config.rotation_probability == 0 and config.scale_probability == 0:
-        return patch
-    z, y, x = (n if n == 1 else n + 2 * math.ceil(n * (MARGIN - 1) / 2) for n in patch)
+    factor = 1.0
+    if config.rotation_probability > 0:
+        factor = _TURNED
+    if config.scale_probability > 0:
+        factor = max(factor, 1 / config.scale[0])
+    z, y, x = (n if n == 1 else n + 2 * math.ceil(n * (factor - 1) / 2) for n in patch)
     return z, y, x
 
 
 def random_maps(
-    batch: int, spacing: Triple | None, config: SpatialConfig, generator: torch.Generator
+    batch: int, patch: Shape, spacing: Triple | None, config: SpatialConfig, generator: torch.Generator
 ) -> Tensor:
     """Maps (B, 3, 3) from voxel offsets in the patch to voxel offsets in the box, around the centres.
 
     Turns happen in physical space, so that an anisotropic volume is not sheared.
     """
     size = torch.tensor(spacing or (1.0, 1.0, 1.0), dtype=torch.float64)
-    flat = bool(size.max() / size.min() > _ANISOTROPIC)
-    maps = [_random_map(size, flat, config, generator) for _ in range(batch)]
+    axis = _only_axis(patch, size)
+    maps = [_random_map(size, axis, config, generator) for _ in range(batch)]
     return torch.stack(maps)
 
 
-def _random_map(size: Tensor, flat: bool, config: SpatialConfig, generator: torch.Generator) -> Tensor:
+def _only_axis(patch: Shape, size: Tensor) -> int | None:
+    """The one axis to turn around, where the patch or its voxels are too anisotropic for the others."""
+    if size.max() / size.min() > _ANISOTROPIC:
+        return int(size.argmax())
+    return patch.index(min(patch)) if max(patch) / min(patch) > _ANISOTROPIC else None
+
+
+def _random_map(size: Tensor, axis: int | None, config: SpatialConfig, generator: torch.Generator) -> Tensor:
     # every number is drawn whether used or not: one probability then never shifts the others' draws
     chance = torch.rand(5, generator=generator, dtype=torch.float64)
     angles = torch.rand(3, generator=generator, dtype=torch.float64) * 2 - 1
     share = torch.rand(1, generator=generator, dtype=torch.float64).item()
     turn = torch.eye(3, dtype=torch.float64)
     if chance[0] < config.rotation_probability:
-        turn = _rotation(angles * math.radians(config.rotation_degrees), size, flat)
+        turn = _rotation(angles * math.radians(config.rotation_degrees), size, axis)
     zoom = 1.0
     if chance[1] < config.scale_probability:
         low, high = (math.log(s) for s in config.scale)
@@ -78,8 +90,7 @@ def _random_map(size: Tensor, flat: bool, config: SpatialConfig, generator: torc
     return turn @ torch.diag(flips) / zoom
 
 
-def _rotation(angles: Tensor, size: Tensor, flat: bool) -> Tensor:
-    axis = int(size.argmax()) if flat else None
+def _rotation(angles: Tensor, size: Tensor, axis: int | None) -> Tensor:
     turn = torch.eye(3, dtype=torch.float64)
     for a in range(3):
         if axis is not None and a != axis:

@@ -66,7 +66,7 @@ def test_any_map_is_scipys(nearest, order):
 
 def test_labels_are_taken_at_the_very_places_of_the_image():
     """Each voxel's label is its own index: the nearest one is the rounded place, axis by axis."""
-    shape, maps = (12, 14, 16), random_maps(20, (2.0, 1.0, 1.0), ALWAYS, generator())
+    shape, maps = (12, 14, 16), random_maps(20, CUBE, (2.0, 1.0, 1.0), ALWAYS, generator())
     for axis in range(3):
         along = [1, 1, 1, 1, 1]
         along[2 + axis] = shape[axis]
@@ -81,14 +81,14 @@ def test_labels_are_taken_at_the_very_places_of_the_image():
 
 def test_a_label_map_gets_no_new_value():
     labels = torch.from_numpy(RNG.choice([0.0, 5.0], (4, 1, 9, 9, 9)))
-    out = apply_maps(labels, random_maps(4, None, ALWAYS, generator()), (9, 9, 9), nearest=True)
+    out = apply_maps(labels, random_maps(4, CUBE, None, ALWAYS, generator()), (9, 9, 9), nearest=True)
     assert set(out.unique().tolist()) == {0.0, 5.0}
 
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (2.0, 1.0, 1.0), (1.0, 2.9, 1.0), (4.0, 1.0, 1.0)])
 def test_a_turn_keeps_physical_distances(spacing):
     size = torch.diag(torch.tensor(spacing, dtype=torch.float64))
-    for turn in random_maps(10, spacing, TURNS, generator()):
+    for turn in random_maps(10, CUBE, spacing, TURNS, generator()):
         physical = size @ turn @ size.inverse()
         torch.testing.assert_close(physical @ physical.T, IDENTITY[0])
         assert torch.det(physical) == pytest.approx(1)
@@ -99,14 +99,14 @@ def test_a_turn_keeps_physical_distances(spacing):
 def test_very_anisotropic_volumes_turn_only_within_their_planes(thick):
     spacing = [1.0, 1.0, 1.0]
     spacing[thick] = 3.1
-    for turn in random_maps(10, tuple(spacing), TURNS, generator()):
+    for turn in random_maps(10, CUBE, tuple(spacing), TURNS, generator()):
         torch.testing.assert_close(turn[thick], IDENTITY[0, thick])
         torch.testing.assert_close(turn[:, thick], IDENTITY[0, :, thick])
 
 
 def test_scales_stay_within_their_limits_and_shrink_as_often_as_they_grow():
     config = SpatialConfig(rotation_probability=0, scale_probability=1, scale=(0.5, 2.0))
-    zooms = 1 / torch.stack([m[0, 0] for m in random_maps(400, None, config, generator())])
+    zooms = 1 / torch.stack([m[0, 0] for m in random_maps(400, CUBE, None, config, generator())])
     assert 0.5 <= zooms.min() < 0.6
     assert 1.8 < zooms.max() <= 2.0
     assert (zooms > 1).float().mean() == pytest.approx(0.5, abs=0.08)
@@ -116,27 +116,27 @@ def test_a_scale_above_one_enlarges_what_is_seen():
     ball = torch.zeros(1, 1, 16, 16, 16)
     ball[..., 6:10, 6:10, 6:10] = 1
     config = SpatialConfig(rotation_probability=0, scale_probability=1, scale=(1.5, 1.5))
-    larger = apply_maps(ball, random_maps(1, None, config, generator()), (16, 16, 16))
+    larger = apply_maps(ball, random_maps(1, CUBE, None, config, generator()), (16, 16, 16))
     assert larger.sum() == pytest.approx(64 * 1.5**3, rel=0.05)
 
 
 @pytest.mark.parametrize("flips", [None, 0.0])
 def test_probability_zero_changes_nothing(flips):
     config = SpatialConfig(rotation_probability=0, scale_probability=0, flip_probability=flips)
-    torch.testing.assert_close(random_maps(5, None, config, generator()), IDENTITY.expand(5, 3, 3))
+    torch.testing.assert_close(random_maps(5, CUBE, None, config, generator()), IDENTITY.expand(5, 3, 3))
     assert read_size((5, 6, 7), config) == (5, 6, 7)
 
 
 def test_flips_come_as_often_as_they_are_asked_for():
     config = SpatialConfig(rotation_probability=0, scale_probability=0, flip_probability=0.25)
-    signs = torch.stack([m.diagonal() for m in random_maps(800, None, config, generator())])
+    signs = torch.stack([m.diagonal() for m in random_maps(800, CUBE, None, config, generator())])
     np.testing.assert_allclose((signs < 0).float().mean(0), 0.25, atol=0.05)
 
 
 def test_the_same_generator_gives_the_same_maps():
-    assert torch.equal(random_maps(3, None, ALWAYS, generator(1)), random_maps(3, None, ALWAYS, generator(1)))
+    assert torch.equal(random_maps(3, CUBE, None, ALWAYS, generator(1)), random_maps(3, CUBE, None, ALWAYS, generator(1)))
     assert not torch.equal(
-        random_maps(3, None, ALWAYS, generator(1)), random_maps(3, None, ALWAYS, generator(2))
+        random_maps(3, CUBE, None, ALWAYS, generator(1)), random_maps(3, CUBE, None, ALWAYS, generator(2))
     )
 
 
@@ -145,7 +145,7 @@ def test_one_probability_does_not_shift_the_draws_of_another():
     withal = SpatialConfig(
         rotation_probability=1, rotation_degrees=30, scale_probability=1, flip_probability=0
     )
-    for one, other in zip(*(random_maps(5, None, c, generator()) for c in (without, withal)), strict=True):
+    for one, other in zip(*(random_maps(5, CUBE, None, c, generator()) for c in (without, withal)), strict=True):
         assert torch.det(one) == pytest.approx(torch.det(other).item())
 
 
@@ -153,7 +153,7 @@ def test_a_turned_patch_is_filled_to_its_corners_by_a_small_turn():
     config = SpatialConfig(rotation_degrees=8, rotation_probability=1, scale_probability=0)
     box = read_size((12, 12, 12), config)
     assert box == (16, 16, 16)
-    out = apply_maps(torch.ones(8, 1, *box), random_maps(8, None, config, generator()), (12, 12, 12))
+    out = apply_maps(torch.ones(8, 1, *box), random_maps(8, CUBE, None, config, generator()), (12, 12, 12))
     torch.testing.assert_close(out, torch.ones_like(out))
 
 
