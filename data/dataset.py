@@ -9,8 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .errors import UserError
-from .formats.files import is_volume, strip_suffix
+from .formats.files import SUFFIXES, is_volume, strip_suffix
 from .problems import Problem
+
+_LABEL_FOLDERS = {"labels", "label", "masks", "mask", "labelstr", "segmentations", "annotations", "gt"}
+# what lies beside volumes and is meant to
+_TEXTS = {".txt", ".md", ".json", ".csv", ".tsv", ".xml", ".yaml", ".yml", ".py"}
 
 
 class DatasetError(UserError):
@@ -49,8 +53,11 @@ def find_cases(
     label_root = Path(labels) if labels is not None else beside
     if label_root is not None:
         images = [path for path in images if label_root.resolve() not in path.resolve().parents]
+    else:
+        _refuse_labels_among(images, root)
     label_files = _label_files(label_root) if label_root is not None else {}
     image_ids, problems = _by_id(images, root)
+    problems += _unread(root, label_root)
     cases = [
         Case(id=case, image=path, label=label_files.pop(case, None), subject=case)
         for case, path in sorted(image_ids.items())
@@ -71,6 +78,45 @@ def find_cases(
     if subjects is not None:
         cases = _with_subjects(cases, Path(subjects))
     return cases, problems
+
+
+def _refuse_labels_among(images: list[Path], root: Path) -> None:
+    """Without this, label maps in a folder of their own would become unannotated images."""
+    for path in images:
+        for part in path.relative_to(root).parts[:-1]:
+            if part.casefold() in _LABEL_FOLDERS:
+                raise DatasetError(
+                    path.parent,
+                    found=f"a folder called '{part}' among the images, and no --labels",
+                    rule="Labels are in labels/ beside images/, or in the folder that --labels names",
+                    remedy="Give it with --labels, or rename it if it holds images",
+                )
+
+
+def _unread(root: Path, label_root: Path | None) -> list[Problem]:
+    """A warning for each folder with files that are no volume this version reads."""
+    problems = []
+    for folder in [root] if label_root is None or root in label_root.parents else [root, label_root]:
+        names = [p.name for p in folder.rglob("*") if _is_unread(p)]
+        kinds = Counter(Path(name).suffix or name for name in names)
+        if kinds:
+            problems.append(
+                Problem(
+                    severity="warning",
+                    case="",
+                    where=str(folder),
+                    found="not read: " + ", ".join(f"{n} x {kind}" for kind, n in sorted(kinds.items())),
+                    rule=f"Volumes are {', '.join(SUFFIXES)}; links to folders are not followed",
+                    remedy="Save them as one of these, if they are volumes",
+                )
+            )
+    return problems
+
+
+def _is_unread(path: Path) -> bool:
+    if path.name.startswith(".") or path.suffix.lower() in _TEXTS:
+        return False
+    return (path.is_symlink() and path.is_dir()) or (path.is_file() and not is_volume(path))
 
 
 def find_images(data: str | Path) -> list[Case]:
@@ -190,7 +236,11 @@ def _label_without_image(path: Path, case: str, free: list[str]) -> Problem:
 def _with_subjects(cases: list[Case], table: Path) -> list[Case]:
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
+            # Excel writes semicolons where the comma is the decimal sign
+            delimiter = ";" if ";" in file.readline() else ","
+            file.seek(0)
+            reader = csv.DictReader(file, delimiter=delimiter)
+            rows, columns = list(reader), list(reader.fieldnames or [])
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(
             table,
@@ -198,10 +248,10 @@ def _with_subjects(cases: list[Case], table: Path) -> list[Case]:
             rule="The table of subjects is a CSV file",
             remedy="Check the path and the file",
         ) from error
-    if not rows or not {"case", "subject"} <= set(rows[0]):
+    if not {"case", "subject"} <= set(columns):
         raise DatasetError(
             table,
-            found=f"columns {', '.join(rows[0]) if rows else 'missing'}",
+            found=f"the columns {', '.join(columns) or '(none)'}",
             rule="The table of subjects has the columns case and subject",
             remedy="Give it the header line 'case,subject'",
         )

@@ -115,10 +115,10 @@ def _prepare_case(case: Case, facts: CaseFacts, plan: Plan, store: Path, options
     _check_unchanged(case.image, facts.image_hash)
     volume = read_image(case.image, options)
     image = preprocess(volume, plan.preprocessing, case.image)
-    labels = None
+    labels, lost = None, ()
     if case.label is not None and plan.labels is not None:
         _check_unchanged(case.label, facts.label_hash)
-        labels = _class_numbers(case.label, plan.labels, image.shape[1:])
+        labels, lost = _class_numbers(case.label, plan.labels, image.shape[1:])
     folder = case_folder(store, case.id)
     folder.mkdir(parents=True)
     return StoredCase(
@@ -134,6 +134,7 @@ def _prepare_case(case: Case, facts: CaseFacts, plan: Plan, store: Path, options
         label_hash=facts.label_hash,
         content_hash=facts.content_hash,
         foreground_voxels={} if labels is None else _write_foreground(folder, labels, facts.content_hash),
+        lost_classes=lost,
         notes=volume.notes,
     )
 
@@ -148,7 +149,8 @@ def _check_unchanged(path: Path, expected: str | None) -> None:
         )
 
 
-def _class_numbers(path: Path, table: LabelTable, shape: Shape) -> np.ndarray:
+def _class_numbers(path: Path, table: LabelTable, shape: Shape) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Class numbers (Z, Y, X) at `shape`, and the classes that no voxel is left of."""
     values = label_map(read_volume(path), path)
     unknown = np.setdiff1d(values, table.values) if table.kind == "classes" else np.array([])
     if unknown.size:
@@ -158,7 +160,9 @@ def _class_numbers(path: Path, table: LabelTable, shape: Shape) -> np.ndarray:
             rule=f"The plan has the values {', '.join(map(str, table.values))}",
             remedy="Correct the label, or add the value to `labels.values` of the plan",
         )
-    return resample_labels(table.encode(values), shape, table.classes)
+    before = table.encode(values)
+    after = resample_labels(before, shape, table.classes)
+    return after, tuple(int(c) for c in np.setdiff1d(before, after))
 
 
 def _write_levels(
@@ -197,4 +201,11 @@ def _shape_in_plan(facts: CaseFacts, plan: Plan) -> Shape:
     target = plan.preprocessing.spacing
     if target is None:
         return facts.shape
+    if facts.spacing is None or (facts.unit is None) != (plan.preprocessing.unit is None):
+        raise StoreError(
+            facts.id,
+            found="no voxel spacing" if facts.spacing is None else f"a spacing in {facts.unit or 'no unit'}",
+            rule=f"The plan resamples to {target} {plan.preprocessing.unit or '(no unit)'} (z, y, x)",
+            remedy="Give it with --spacing Z,Y,X --unit um, or save it in the file",
+        )
     return resampled_shape(facts.shape, facts.spacing_in(plan.preprocessing.unit), target, 0.0)

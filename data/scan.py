@@ -1,7 +1,7 @@
 """Reading every voxel of every case once, and telling all that is wrong in one pass."""
 
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ _SPACING_TOLERANCE = 1e-3
 _OUTLIER = 20.0
 # as many label values, or as uneven ones, are rarely classes
 _MANY_CLASSES = 64
-_FEW_CLASSES = 8
+_FEW_CLASSES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -361,13 +361,17 @@ def _label_problems(facts: list[CaseFacts], kind: LabelKind | None) -> list[Prob
 
 
 def _look_like_objects(labelled: list[CaseFacts]) -> bool:
-    """Whether labels number objects: too many values, or 1 to n in each case with another n."""
+    """Whether labels number objects: many values, 1 to n with another n in each, or most in one case only."""
     values = [sorted(v for v in f.label_voxels or {} if v > 0) for f in labelled]
     highest = [v[-1] if v else 0 for v in values]
     if len(set().union(*values)) > _MANY_CLASSES:
         return True
     consecutive = all(v == list(range(1, n + 1)) for v, n in zip(values, highest, strict=True))
-    return consecutive and len(set(highest)) > 1 and max(highest) > _FEW_CLASSES
+    if consecutive and len(set(highest)) > 1 and max(highest) > _FEW_CLASSES:
+        return True
+    cases_with = Counter(value for of_case in values for value in of_case)
+    once = sum(count == 1 for count in cases_with.values())
+    return len(labelled) > 1 and once > _FEW_CLASSES and once > len(cases_with) / 2
 
 
 def _objects(labelled: list[CaseFacts]) -> Problem:

@@ -9,15 +9,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, dataclass_transform
+from typing import Annotated, Any, TypeVar, dataclass_transform
 
 import yaml
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from .atomic import write_text
 from .errors import UserError
 
 T = TypeVar("T")
+Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 class SettingsError(UserError):
@@ -41,7 +42,7 @@ def parse(kind: type[T], values: Mapping[str, Any], where: object) -> T:
         raise SettingsError(
             where,
             found=mistakes,
-            rule=f"The keys here are: {known}",
+            rule=f"The keys at the top are: {known}",
             remedy="Correct these values and run the command again",
         ) from error
 

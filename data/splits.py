@@ -66,6 +66,13 @@ def split(
         seed: decides which.
         split_seed: decides the test set.
     """
+    if not cases:
+        raise UserError(
+            "the store",
+            found="none of its cases has a label",
+            rule="A network is trained on labelled cases",
+            remedy="Prepare a data set with labels (labels/ beside images/, or --labels)",
+        )
     held_out = set(whole_subjects(cases, ranked_subjects(cases, split_seed, "test"), test))
     held_subjects = {case.subject for case in cases if case.id in held_out}
     rest = [case for case in cases if case.subject not in held_subjects]

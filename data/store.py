@@ -39,7 +39,8 @@ class StoredCase:
     """One case of a store. `levels` holds the factor (z, y, x) of each level against the finest.
 
     Hashes are SHA-256: of the source files' bytes, and of the source's voxel values (`content_hash`),
-    which is the same for a copy in another format.
+    which is the same for a copy in another format. `lost_classes` are those so small that no voxel
+    was left of them at the plan's spacing.
     """
 
     id: str
@@ -54,6 +55,7 @@ class StoredCase:
     label_hash: str | None
     content_hash: str
     foreground_voxels: dict[int, int] = field(default_factory=dict)
+    lost_classes: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
 
 

@@ -92,10 +92,26 @@ def prepare(
     """
     chosen = read_yaml(Path(plan), Plan) if plan is not None else None
     if chosen is not None and chosen.labels is not None:
+        if label_kind not in (None, chosen.labels.kind):
+            raise UserError(
+                f"--label-kind {label_kind}",
+                found=f"the plan says {chosen.labels.kind}",
+                rule="A plan tells the kind of labels",
+                remedy="Leave --label-kind out, or edit the plan",
+            )
         label_kind = chosen.labels.kind
+    if Path(out).exists():
+        raise UserError(
+            out,
+            found="it exists already",
+            rule="A store is never written over",
+            remedy="Choose another --out, or delete this one",
+        )
     begun = time.perf_counter()
     scanned = scan(data, labels, subjects=subjects, spacing=spacing, unit=unit, label_kind=label_kind)
     _refuse_errors(scanned)
+    for warning in scanned.warnings:
+        console.print(escape(f"warning {warning}"), highlight=False, soft_wrap=True)
     if chosen is None:
         chosen = make_plan(scanned.fingerprint, budget=budget, label_kind=label_kind or "classes")
     if chosen.labels is None and scanned.fingerprint.labelled:
@@ -110,9 +126,18 @@ def prepare(
         highlight=False,
     )
     with meter("preparing") as shown:
-        return preparing.prepare(
+        store = preparing.prepare(
             scanned, chosen, out, options=_options(spacing, unit, label_kind), progress=shown.update
         )
+    for case in store.cases.values():
+        if case.lost_classes:
+            console.print(
+                escape(
+                    f"warning {case.id}: classes {case.lost_classes} are too small for the plan's spacing"
+                ),
+                highlight=False,
+            )
+    return store
 
 
 def finetune(
@@ -237,6 +262,13 @@ def _options(spacing: Triple | None, unit: str | None, label_kind: LabelKind | N
             found=f"spacing {spacing} with unit {unit}",
             rule=f"A spacing Z,Y,X goes with a unit: {', '.join(known())}",
             remedy="Give both, such as --spacing 0.5,0.1,0.1 --unit um",
+        )
+    if spacing is not None and not all(0 < s < float("inf") for s in spacing):
+        raise UserError(
+            "spacing",
+            found=f"{spacing}",
+            rule="A spacing is three lengths above 0",
+            remedy="Give such as --spacing 0.5,0.1,0.1 --unit um",
         )
     return ScanOptions(spacing=spacing, unit=canonical(unit), label_kind=label_kind)
 

@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from ..data.errors import UserError
 from ..data.volume import Triple
-from .display import console
+from .display import console, errors
 
 app = typer.Typer(
     name="fewvox",
@@ -168,7 +168,7 @@ def finetune(
         pretrained=pretrained,
         resume=resume,
     )
-    console.print(f"run: {escape(str(run.path))}", highlight=False)
+    console.print(f"run: {escape(str(run.path))}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -214,6 +214,8 @@ def evaluate(
         if ids:
             console.print(f"{len(ids)} {what}: {escape(', '.join(ids[:5]))}", highlight=False)
     mean = found.mean()
+    if mean is None:
+        console.print("no case that the model has not seen: there is nothing to average", highlight=False)
     console.print(f"mean Dice {'n/a' if mean is None else f'{mean:.4f}'}", highlight=False)
     _show_problems(found.problems, "red", "error")
     if found.problems:
@@ -258,7 +260,13 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        console.print(f"[red]error[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        errors.print(f"[red]error[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+    except OSError as error:
+        where = error.filename or "a file"
+        told = escape(f"{where}: {error.strerror or error}")
+        advice = "Check the path, the rights on it and the space on its disk, and run the command again"
+        errors.print(f"[red]error[/] {told}. {advice}.", highlight=False, soft_wrap=True)
         sys.exit(1)
     except Interrupted as stop:
         console.print(f"{stop}; continue with --resume", highlight=False)

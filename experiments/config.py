@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..data.errors import UserError
+from ..data.formats.files import strip_suffix
 from ..data.settings import load_mapping, override, parse, settings
 from ..data.splits import Split
 
@@ -16,7 +17,9 @@ def configuration(kind: type[T], file: str | Path | None, assignments: Sequence[
     """Settings of `kind` from a file (or its defaults), the assignments, and `given` values over both."""
     values = load_mapping(Path(file)) if file is not None else {}
     values = override(values, list(assignments)) | given
-    return parse(kind, values, file if file is not None else "--set")
+    return parse(
+        kind, values, " ".join([str(file or ""), *(f"--set {a}" for a in assignments)]).strip() or "settings"
+    )
 
 
 @settings
@@ -48,7 +51,7 @@ def read_cases(file: str | Path) -> tuple[str, ...]:
     if path.suffix == ".json":
         ids = _lists(path).test
     else:
-        ids = tuple(line.strip() for line in _text(path).splitlines() if line.strip())
+        ids = tuple(strip_suffix(line.strip()) for line in _text(path).splitlines() if line.strip())
     if not ids:
         raise UserError(
             path,
@@ -74,7 +77,7 @@ def _lists(path: Path) -> CaseLists:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             path,

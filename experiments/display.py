@@ -15,6 +15,7 @@ from rich.progress import (
 )
 
 console = Console()
+errors = Console(stderr=True)
 if not console.is_terminal:
     console = Console(width=160)  # a log file has room for whole names
 # without a terminal a line this often shows that work goes on

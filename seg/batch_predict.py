@@ -15,11 +15,12 @@ from ..data.labels import LabelTable
 from ..data.problems import Problem
 from ..data.scan import ScanOptions, read_image
 from ..data.settings import parse, plain, settings
-from .checkpoint import Checkpoint, load
+from .checkpoint import Checkpoint, CheckpointInfo, load
 from .finetune import choose_device
 from .predict import Predictor
 
 MANIFEST = "predictions.json"
+Role = Literal["unseen", "training", "validation", "pretraining"]
 
 
 @settings
@@ -28,7 +29,7 @@ class PredictedCase:
 
     file: str
     image_hash: str
-    role: Literal["unseen", "training", "validation"]
+    role: Role
 
 
 @settings
@@ -80,6 +81,7 @@ def predict(
     checkpoint, out, options = load(model), Path(out), options or ScanOptions()
     predictor = Predictor(network=checkpoint.network().to(choose_device(device)), plan=checkpoint.info.plan)
     cases = _chosen(find_images(data), only, data)
+    _check_place(out, Path(data))
     manifest = _manifest(out, checkpoint)
     done = dict(manifest.cases)
     written, kept, problems = [], [], []
@@ -115,6 +117,17 @@ def read_manifest(folder: Path) -> Manifest | None:
     """What `predict` wrote beside the masks in a folder; None where it did not."""
     path = folder / MANIFEST
     return parse(Manifest, json.loads(path.read_text(encoding="utf-8")), path) if path.is_file() else None
+
+
+def _check_place(out: Path, data: Path) -> None:
+    images = data / "images" if (data / "images").is_dir() else data
+    if images.is_dir() and images.resolve() in [out.resolve(), *out.resolve().parents]:
+        raise UserError(
+            out,
+            found=f"a folder among the images in {images}",
+            rule="Masks lie elsewhere, or the next scan would take them for images",
+            remedy="Choose another --out",
+        )
 
 
 def _chosen(cases: list[Case], only: Collection[str] | None, data: object) -> list[Case]:
@@ -168,9 +181,19 @@ def _predict_case(
     path = out / f"{case.id}{mask_suffix(volume.source)}"
     predictor.write_mask(volume, case.image, path)
     hashed = content_hash(volume.array)
-    role = "training" if hashed in checkpoint.info.trained_on else "unseen"
-    role = "validation" if hashed in checkpoint.info.validated_on else role
-    return PredictedCase(file=path.relative_to(out).as_posix(), image_hash=file_hash(case.image), role=role)
+    return PredictedCase(
+        file=path.relative_to(out).as_posix(),
+        image_hash=file_hash(case.image),
+        role=_role(checkpoint.info, hashed),
+    )
+
+
+def _role(info: CheckpointInfo, hashed: str) -> Role:
+    if hashed in info.trained_on:
+        return "training"
+    if hashed in info.validated_on:
+        return "validation"
+    return "pretraining" if hashed in info.inherited else "unseen"
 
 
 def _write_manifest(out: Path, manifest: Manifest, cases: dict[str, PredictedCase]) -> None:

@@ -38,8 +38,8 @@ class CheckpointError(UserError):
 class CheckpointInfo:
     """What a checkpoint says of itself; hashes of voxel values stand for the data, never file names.
 
-    `labels_hash` is one hash for the label files of training and validation. `trained` lists the parts of the
-    network that the loss reached.
+    `trained` lists the parts of the network that the loss reached. `labels_hash` is one hash for the label
+    files of training and validation. `inherited` is what the checkpoint it started from had seen.
     """
 
     version: Literal[1] = 1
@@ -52,6 +52,7 @@ class CheckpointInfo:
     trained_on: tuple[str, ...]
     validated_on: tuple[str, ...]
     labels_hash: str | None = None
+    inherited: tuple[str, ...] = ()
     scores: dict[str, float] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
 

@@ -16,14 +16,16 @@ from .batch_predict import Manifest, read_manifest
 from .metrics import dice, hd95, iou
 
 METRICS = ("dice", "iou", "hd95")
+# more label values than this beyond the model's own are grey values
+_MANY_UNKNOWN = 16
 
 
 @settings
 class CaseScore:
     """Scores of one class (by its label value) in one case; None where a score has no meaning.
 
-    `role` is what the case was to the model: "unseen", "training" or "validation"; "unknown" for masks
-    that another program made.
+    `role` is what the case was to the model: "unseen", "training", "validation" or "pretraining"; "unknown"
+    for masks of another program, "unlisted" for a mask that a killed prediction left beside its manifest.
     """
 
     case: str
@@ -117,7 +119,9 @@ def evaluate(
 
 
 def _role(manifest: Manifest | None, case: str) -> str:
-    return manifest.cases[case].role if manifest and case in manifest.cases else "unknown"
+    if manifest is None:
+        return "unknown"
+    return manifest.cases[case].role if case in manifest.cases else "unlisted"
 
 
 def _score_case(
@@ -136,6 +140,14 @@ def _score_case(
         predicted, true = predicted > 0, true > 0
     # values that the model does not know count too: they are classes it misses
     known = table.values[1:] if table else ()
+    unknown = np.setdiff1d(true, table.values) if table and kind == "classes" else np.array([])
+    if len(unknown) > _MANY_UNKNOWN:
+        raise UserError(
+            truth,
+            found=f"{len(unknown)} values that the model does not know",
+            rule=f"A label has the values {table.values if table else ''}",
+            remedy="Give the folder of the labels: these look like images",
+        )
     values = sorted({*known, *(int(v) for v in np.union1d(predicted, true) if v > 0)})
     spacing, unit = _spacing(of_truth, of_mask)
     scores = []

@@ -1,6 +1,7 @@
 """Training a segmentation network on labelled patches: from scratch (the baseline) or from a checkpoint."""
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,13 +42,13 @@ class FinetuneConfig(LoopConfig):
     `seed` decides initial weights and sampling. `load` chooses the parts taken from a checkpoint.
     """
 
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     patches: PatchConfig = PatchConfig()
     patch: (
         tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None
     ) = None
-    width: Annotated[int, Field(ge=1)] | None = None
+    width: Annotated[int, Field(ge=1, le=512)] | None = None
     batch: Annotated[int, Field(ge=1)] | None = None
     load: Choice = "both"
 
@@ -111,7 +112,8 @@ def finetune(
     out, say = Path(out), announce or log.info
     plan = planned(store.plan, checked(config or FinetuneConfig(), "configuration"))
     config = resolved_config(config or FinetuneConfig(), plan)
-    _check_labels(store, split)
+    _check_cases(store, split)
+    _check_unseen(store, split, pretrained)
     ids = {"train": list(split.train), "validation": list(split.validation), "test": list(split.test)}
     info = CheckpointInfo(
         architecture=architecture_for(plan),
@@ -125,6 +127,7 @@ def finetune(
         labels_hash=settings_hash(
             [store.cases[case].label_hash for case in (*split.train, *split.validation)]
         ),
+        inherited=_seen(pretrained),
         environment=run.environment(),
     )
     network = build(architecture_for(plan), config.seed)
@@ -164,29 +167,23 @@ def planned(plan: Plan, config: FinetuneConfig) -> Plan:
     Another patch must be a multiple of the plan's strides, whose number stays; UserError otherwise.
     """
     training = plan.training
-    patch = training.patch
-    if config.patch is not None:
-        multiple = [1, 1, 1]
-        for stride in training.strides:
-            multiple = [m * s for m, s in zip(multiple, stride, strict=True)]
-        odd = [n % m for n, m in zip(config.patch, multiple, strict=True)]
-        if any(odd):
-            raise UserError(
-                "patch",
-                found=f"{config.patch}",
-                rule=f"Each axis is a multiple of {tuple(multiple)}, the product of the plan's strides",
-                remedy="Choose such a patch, or prepare with another plan",
-            )
-        patch = config.patch
-    return replace(
-        plan,
-        training=replace(
-            training,
-            patch=patch,
-            width=config.width or training.width,
-            batch=config.batch or training.batch,
-        ),
+    patch, width = config.patch or training.patch, config.width or training.width
+    multiple = tuple(math.prod(stride[axis] for stride in training.strides) for axis in range(3))
+    if any(n % m for n, m in zip(patch, multiple, strict=True)):
+        raise UserError(
+            "patch",
+            found=f"{patch}",
+            rule=f"Each axis is a multiple of {multiple}, the product of the plan's strides",
+            remedy="Choose such a patch, or other strides in the plan",
+        )
+    changed = replace(
+        training,
+        patch=patch,
+        width=width,
+        max_width=max(width, training.max_width),
+        batch=config.batch or training.batch,
     )
+    return checked(replace(plan, training=changed), "plan")
 
 
 def resolved_config(config: FinetuneConfig, plan: Plan) -> FinetuneConfig:
@@ -272,17 +269,56 @@ class Validator:
         return {"score": sum(means.values()) / len(means), **means} if means else {}
 
 
-def _check_labels(store: Store, split: Split) -> None:
-    for case in (*split.train, *split.validation):
-        if case not in store.cases or not store.cases[case].labelled:
+def _seen(pretrained: Checkpoint | None) -> tuple[str, ...]:
+    """Content hashes of all that a checkpoint was trained or chosen on, itself or by inheritance."""
+    if pretrained is None:
+        return ()
+    info = pretrained.info
+    return tuple(sorted({*info.trained_on, *info.validated_on, *info.inherited}))
+
+
+def _check_unseen(store: Store, split: Split, pretrained: Checkpoint | None) -> None:
+    seen = set(_seen(pretrained))
+    leaked = [case for case in split.test if store.cases[case].content_hash in seen]
+    if leaked:
+        raise UserError(
+            "the pretrained weights",
+            found=f"they were trained on {len(leaked)} of the test cases ({', '.join(leaked[:5])})",
+            rule="A test case is seen by neither pretraining nor fine-tuning",
+            remedy="Pretrain without them, or split as that run did (--cases with its split.json)",
+        )
+
+
+def _check_cases(store: Store, split: Split) -> None:
+    parts = [split.train, split.validation, split.test]
+    listed = [case for part in parts for case in part]
+    unknown = [case for case in listed if case not in store.cases]
+    bare = [
+        case
+        for case in (*split.train, *split.validation)
+        if not getattr(store.cases.get(case), "labelled", True)
+    ]
+    for cases, found in (
+        (unknown, "no such case in the store"),
+        (bare, "it has no label in the store"),
+        ([case for case in listed if listed.count(case) > 1], "it is listed twice"),
+    ):
+        if cases:
             raise UserError(
-                case,
-                found="no such case in the store"
-                if case not in store.cases
-                else "it has no label in the store",
-                rule="Training and validation cases are labelled cases of the store",
-                remedy=f"The store's labelled cases are listed in {store.path / 'store.json'}",
+                cases[0],
+                found=found,
+                rule="Cases are in the store, listed once, and have a label to train or validate on",
+                remedy=f"The store's cases are listed in {store.path / 'store.json'}",
             )
+    train, validation, test = ({store.cases[case].subject for case in part} for part in parts)
+    torn = sorted(train & validation | train & test | validation & test)
+    if torn:
+        raise UserError(
+            f"subject {torn[0]}",
+            found="it has cases on two sides of the split",
+            rule="All volumes of a subject train, or validate, or test",
+            remedy="Move its cases to one side",
+        )
     if not any(store.cases[case].foreground_voxels for case in split.train):
         raise UserError(
             ", ".join(split.train[:5]),

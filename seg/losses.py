@@ -11,8 +11,8 @@ def dice_loss(logits: Tensor, labels: Tensor, *, smooth: float = 1e-5) -> Tensor
 
     Source: Milletari et al. 2016 (arXiv:1606.04797), with the sums of Drozdzal et al. 2016 as in nnU-Net.
     Differs from nnU-Net: sums run over the whole batch, because with few labels many a patch holds no
-    voxel of a class, and its own Dice would then be 0 or 1 by chance. A class that the whole batch lacks counts with
-    a loss near 1, whose gradient takes away what is wrongly predicted.
+    voxel of a class, and its own Dice would then be 0 or 1 by chance. A class that the whole batch lacks
+    counts with a loss near 1, whose gradient takes away what is wrongly predicted.
 
     Args:
         logits: (B, K, Z, Y, X).

@@ -92,6 +92,8 @@ def check_same_data(path: Path, before: CheckpointInfo, now: CheckpointInfo) -> 
     changed = []
     if before.plan.store_hash != now.plan.store_hash:
         changed.append("preprocessing or labels of the store")
+    if before.plan.training != now.plan.training:
+        changed.append("the training section of the plan")
     if (before.trained_on, before.validated_on) != (now.trained_on, now.validated_on):
         changed.append("voxels of the training or validation cases")
     if before.labels_hash != now.labels_hash:

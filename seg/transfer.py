@@ -45,9 +45,10 @@ class TransferReport:
     unused: tuple[str, ...]
 
     def share(self, part: Part) -> float:
-        """Share of the part's parameters that were loaded."""
+        """Share of the part's parameters that were loaded; 1 for a part the network does not have."""
         of_part = [t for t in self.tensors if t.part == part]
-        return sum(t.parameters for t in of_part if t.loaded) / max(1, sum(t.parameters for t in of_part))
+        total = sum(t.parameters for t in of_part)
+        return sum(t.parameters for t in of_part if t.loaded) / total if total else 1.0
 
     def lines(self) -> list[str]:
         """The report as a person reads it, a line for each part and each reason."""

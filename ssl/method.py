@@ -56,8 +56,9 @@ class PretextResult(StepResult):
 class Method(Protocol):
     """A pretext task: `Name(network, heads, config)`, an `nn.Module`.
 
-    `forward` is what the loop (and DDP) calls. `after_step` follows each update, for a teacher's moving
-    average. `exported_network` is what a checkpoint keeps: the network, or its teacher.
+    `forward` is what the loop (and DDP) calls. `after_step` is for what follows an update, such as a
+    teacher's moving average, `exported_network` for what a checkpoint keeps. Nothing calls these two yet:
+    pretraining comes with the first method.
     """
 
     views: ViewSpec

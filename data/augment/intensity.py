@@ -7,9 +7,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from ..settings import settings
+from ..settings import Probability, settings
 
-Probability = Annotated[float, Field(ge=0, le=1)]
 Range = tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]]
 
 
@@ -19,7 +18,7 @@ class IntensityConfig:
 
     noise_variance: Range = (0.0, 0.1)
     noise_probability: Probability = 0.1
-    blur_sigma: Range = (0.5, 1.0)
+    blur_sigma: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.5, 1.0)
     blur_probability: Probability = 0.2
     brightness: Range = (0.75, 1.25)
     brightness_probability: Probability = 0.15

@@ -10,10 +10,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from ..settings import settings
+from ..settings import Probability, settings
 from ..volume import Shape, Triple
-
-Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 @settings

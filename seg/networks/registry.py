@@ -7,7 +7,7 @@ from pydantic import Field
 
 from ...data.errors import UserError
 from ...data.plan import Plan
-from ...data.settings import plain, settings
+from ...data.settings import settings
 from .topology import Topology, topology
 from .unet import UNet
 
@@ -49,8 +49,3 @@ def build(architecture: Architecture, seed: int | None = None) -> UNet:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build(architecture)
-
-
-def same_architecture(a: Architecture, b: Architecture) -> bool:
-    """Whether weights of one fit the other without a change."""
-    return plain(a) == plain(b)

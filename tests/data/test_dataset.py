@@ -147,7 +147,7 @@ def test_a_case_without_subject_is_refused_by_its_name(lay, rows):
         find_cases(root, subjects=subjects(root, "case,subject\n" + rows))
 
 
-@pytest.mark.parametrize("text", ["", "case,subject\n", "volume,subject\na,x\n"])
+@pytest.mark.parametrize("text", ["", "case\n", "volume,subject\na,x\n"])
 def test_a_table_without_its_columns_is_refused(lay, text):
     root = lay("a.tif")
     with pytest.raises(DatasetError, match="columns"):
@@ -187,3 +187,24 @@ def test_a_case_of_two_subjects_is_refused_and_spaces_do_not_make_another_subjec
     table.write_text("case,subject\na,x\na,y\nb,y\n")
     with pytest.raises(DatasetError, match="'a' belongs to 'x' and to 'y'"):
         find_cases(root, subjects=table)
+
+
+@pytest.mark.parametrize("folder", ["labels", "Labels", "masks", "GT"])
+def test_a_folder_of_labels_among_the_images_is_refused(lay, folder):
+    """Its label maps were once taken for unannotated images."""
+    with pytest.raises(DatasetError, match="Give it with --labels"):
+        find_cases(lay("raw/a.tif", f"{folder}/a.tif"))
+
+
+def test_files_that_are_not_read_are_told(lay):
+    _, problems = find_cases(
+        lay("images/a.tif", "images/b.czi", "images/c.czi", "images/notes.txt", "labels/d.png")
+    )
+    assert [p.severity for p in problems] == ["warning", "warning"]
+    assert [p.found for p in problems] == ["not read: 2 x .czi", "not read: 1 x .png"]
+
+
+def test_a_table_with_semicolons_is_read(lay, tmp_path):
+    (tmp_path / "s.csv").write_text("case;subject\na;x\n")
+    cases, _ = find_cases(lay("images/a.tif"), subjects=tmp_path / "s.csv")
+    assert cases[0].subject == "x"

@@ -224,3 +224,22 @@ def test_the_memory_told_follows_the_largest_volume(scanned, plan, tmp_path, sav
     large = module.memory_needed(one, make_plan(one.fingerprint, budget="cpu"))
     assert large == 5 * 4 * 24 * 32 * 28
     assert module.memory_needed(scanned, plan) < large
+
+
+def test_a_class_that_resampling_loses_is_told(tmp_path, save_nifti):
+    label = np.zeros((8, 8, 8), np.uint8)
+    label[:4] = 1
+    label[6, 5, 5] = 2
+    for case, spacing in (("a", 0.4), ("b", 1.0), ("c", 1.0)):
+        image = np.random.default_rng(ord(case)).normal(size=(8, 8, 8))
+        save_nifti(tmp_path / f"images/{case}.nii.gz", image, (spacing,) * 3)
+        save_nifti(tmp_path / f"labels/{case}.nii.gz", label, (spacing,) * 3)
+    scanned = scan(tmp_path)
+    store = prepare(scanned, make_plan(scanned.fingerprint, budget="cpu"), tmp_path / "store")
+    assert {k: c.lost_classes for k, c in store.cases.items()} == {"a": (2,), "b": (), "c": ()}
+
+
+def test_a_plan_with_spacing_and_files_without_are_told_in_words(scanned, plan, tmp_path, save_tiff):
+    save_tiff(tmp_path / "data/a.tif", np.random.default_rng(0).normal(size=(4, 5, 6)).astype(np.float32))
+    with pytest.raises(UserError, match="no voxel spacing"):
+        prepare(scan(tmp_path / "data"), plan, tmp_path / "store")

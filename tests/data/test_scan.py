@@ -220,3 +220,14 @@ def test_progress_counts_every_case(tmp_path, nifti_folder):
     calls: list[tuple[int, int]] = []
     scan(nifti_folder(tmp_path, 3), progress=lambda *call: calls.append(call))
     assert calls == [(1, 3), (2, 3), (3, 3)]
+
+
+@pytest.mark.parametrize("counts", [(3, 5, 8), (2, 5)])
+def test_few_numbered_objects_are_taken_for_objects_too(tmp_path, save_nifti, counts):
+    for case, count in enumerate(counts):
+        label = np.zeros((4, 4, 4), np.uint8)
+        label.ravel()[1 : count + 1] = range(1, count + 1)
+        save_nifti(tmp_path / f"images/{case}.nii.gz", np.random.default_rng(case).normal(size=(4, 4, 4)))
+        save_nifti(tmp_path / f"labels/{case}.nii.gz", label)
+    assert ["as if objects were numbered" in e.found for e in scan(tmp_path).errors] == [True]
+    assert scan(tmp_path, options=ScanOptions(label_kind="classes")).errors == ()

@@ -164,3 +164,22 @@ def test_a_list_of_cases_and_their_number_do_not_mix(volumes, tmp_path):
     store = api.prepare(volumes, tmp_path / "store", budget="cpu")
     with pytest.raises(UserError, match="Leave one of the two out"):
         api.finetune(store.path, tmp_path / "run", cases=tmp_path / "split.json", labelled=2)
+
+
+def test_an_existing_store_is_noticed_before_anything_is_read(volumes, tmp_path, monkeypatch):
+    monkeypatch.setattr(api, "scan", lambda *_, **__: pytest.fail("read"))
+    with pytest.raises(UserError, match="A store is never written over"):
+        api.prepare(volumes, tmp_path)
+
+
+@pytest.mark.parametrize("spacing", [(0.0, 1.0, 1.0), (-1.0, 1.0, 1.0), (float("nan"), 1.0, 1.0)])
+def test_an_impossible_spacing_is_refused(volumes, spacing):
+    with pytest.raises(UserError, match="three lengths above 0"):
+        api.scan(volumes, spacing=spacing, unit="mm")
+
+
+def test_a_path_that_cannot_be_written_is_told_on_stderr(volumes, tmp_path):
+    run = fewvox("scan", volumes, "--json", tmp_path / "gone" / "scan.json")
+    assert run.returncode == 1
+    assert "No such file or directory" in run.stderr
+    assert "Traceback" not in run.stderr

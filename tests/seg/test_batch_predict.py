@@ -179,3 +179,9 @@ def test_a_mask_that_cannot_be_written_does_not_stop_the_others(tmp_path, images
     assert made.written == ("a", "deep/d", "e")
     assert [p.case for p in made.problems] == ["b", "c"]
     assert "no space left on device" in str(made.problems[0])
+
+
+def test_masks_are_not_written_among_the_images(tmp_path, images, make_run):
+    with pytest.raises(UserError, match="a folder among the images"):
+        predict(make_run(), images, images / "masks")
+    assert not (images / "masks").exists()

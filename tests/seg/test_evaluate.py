@@ -170,3 +170,20 @@ def test_without_any_score_the_unit_is_not_mixed(folders):
     masks, labels = folders(new=(with_boxes((1, 1, 3))[:-1], with_boxes((1, 1, 3))))
     found = evaluate(masks, labels)
     assert (len(found.problems), found.unit, found.mean()) == (1, "voxel", None)
+
+
+def test_a_mask_that_the_manifest_lacks_is_part_of_no_mean(folders):
+    right = with_boxes((1, 1, 4))
+    masks, labels = folders(listed=(right, right), unlisted=(with_boxes((1, 4, 6)), right))
+    write_manifest(masks, {"listed": "unseen"}, LabelTable(values=(0, 1)))
+    found = evaluate(masks, labels)
+    assert (found.excluded, means(found)) == (("unlisted",), {1: (1, 1, 0)})
+
+
+def test_images_given_for_labels_are_refused(folders):
+    grey = np.arange(np.prod(SHAPE), dtype=np.uint16).reshape(SHAPE)
+    masks, labels = folders(new=(with_boxes((1, 1, 4)), grey))
+    write_manifest(masks, {"new": "unseen"}, LabelTable(values=(0, 1)))
+    found = evaluate(masks, labels)
+    assert "these look like images" in str(found.problems[0]).lower()
+    assert found.scores == ()

@@ -310,3 +310,47 @@ def test_a_pretrained_run_is_not_continued_without_its_weights(tiny_store, finis
     with pytest.raises(RunError, match="pretrained weights are others, or were left out"):
         finetune(tiny_store, SPLIT, tmp_path / "run", CONFIG, resume=True)
     finetune(tiny_store, SPLIT, tmp_path / "run", CONFIG, pretrained=weights, resume=True)
+
+
+def test_what_the_pretrained_weights_saw_is_never_a_test_case(tiny_store, finished, tmp_path):
+    weights = checkpoint.load(finished[0].path)
+    leak = Split(train=TEST, validation=(), test=TRAIN)
+    with pytest.raises(UserError, match="trained on 3 of the test cases"):
+        finetune(tiny_store, leak, tmp_path / "leak", CONFIG, pretrained=weights)
+    made = finetune(tiny_store, SPLIT, tmp_path / "run", CONFIG, pretrained=weights)
+    seen = {tiny_store.cases[case].content_hash for case in (*TRAIN, *VALIDATION)}
+    assert set(checkpoint.load(made.path).info.inherited) == seen
+
+
+@pytest.mark.parametrize(
+    ("split", "found"),
+    [
+        (Split(train=("c00",), validation=(), test=("gone",)), "gone: no such case"),
+        (Split(train=("c00", "c00"), validation=(), test=()), "c00: it is listed twice"),
+        (Split(train=("c00",), validation=("c00",), test=()), "c00: it is listed twice"),
+    ],
+)
+def test_a_split_is_checked_against_the_store(tiny_store, tmp_path, split, found):
+    with pytest.raises(UserError, match=found):
+        finetune(tiny_store, split, tmp_path / "run", CONFIG)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_subject_on_two_sides_of_a_split_is_refused(tiny_store, tmp_path):
+    twins = copy.copy(tiny_store)
+    twins.cases = {
+        k: replace(c, subject="same") if k in ("c00", "c04") else c for k, c in tiny_store.cases.items()
+    }
+    with pytest.raises(UserError, match="subject same: it has cases on two sides"):
+        finetune(twins, SPLIT, tmp_path / "run", CONFIG)
+
+
+def test_a_width_beyond_the_plans_cap_lifts_the_cap(tiny_store):
+    training = planned(tiny_store.plan, replace(CONFIG, width=400)).training
+    assert (training.width, training.max_width) == (400, 400)
+
+
+def test_a_patch_edited_in_the_plan_is_checked_too(tiny_store):
+    plan = replace(tiny_store.plan, training=replace(tiny_store.plan.training, patch=(7, 13, 9)))
+    with pytest.raises(UserError, match="Each axis is a multiple of"):
+        planned(plan, replace(CONFIG, patch=None))

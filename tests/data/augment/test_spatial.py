@@ -11,6 +11,7 @@ from scipy import ndimage
 RNG = np.random.default_rng(0)
 IDENTITY = torch.eye(3, dtype=torch.float64)[None]
 ALWAYS = SpatialConfig(rotation_probability=1, scale_probability=1, flip_probability=0.5)
+CUBE = (12, 12, 12)
 TURNS = SpatialConfig(rotation_degrees=90, rotation_probability=1, scale_probability=0)
 
 
@@ -134,7 +135,9 @@ def test_flips_come_as_often_as_they_are_asked_for():
 
 
 def test_the_same_generator_gives_the_same_maps():
-    assert torch.equal(random_maps(3, CUBE, None, ALWAYS, generator(1)), random_maps(3, CUBE, None, ALWAYS, generator(1)))
+    assert torch.equal(
+        random_maps(3, CUBE, None, ALWAYS, generator(1)), random_maps(3, CUBE, None, ALWAYS, generator(1))
+    )
     assert not torch.equal(
         random_maps(3, CUBE, None, ALWAYS, generator(1)), random_maps(3, CUBE, None, ALWAYS, generator(2))
     )
@@ -145,14 +148,16 @@ def test_one_probability_does_not_shift_the_draws_of_another():
     withal = SpatialConfig(
         rotation_probability=1, rotation_degrees=30, scale_probability=1, flip_probability=0
     )
-    for one, other in zip(*(random_maps(5, CUBE, None, c, generator()) for c in (without, withal)), strict=True):
+    for one, other in zip(
+        *(random_maps(5, CUBE, None, c, generator()) for c in (without, withal)), strict=True
+    ):
         assert torch.det(one) == pytest.approx(torch.det(other).item())
 
 
 def test_a_turned_patch_is_filled_to_its_corners_by_a_small_turn():
     config = SpatialConfig(rotation_degrees=8, rotation_probability=1, scale_probability=0)
     box = read_size((12, 12, 12), config)
-    assert box == (16, 16, 16)
+    assert box == (18, 18, 18)
     out = apply_maps(torch.ones(8, 1, *box), random_maps(8, CUBE, None, config, generator()), (12, 12, 12))
     torch.testing.assert_close(out, torch.ones_like(out))
 
@@ -161,5 +166,23 @@ def test_the_box_that_is_read_is_larger_by_an_even_number_and_flat_where_the_pat
     for n in range(2, 40):
         _, y, _ = read_size((1, n, n), SpatialConfig())
         assert (y - n) % 2 == 0
-        assert y >= math.ceil(1.25 * n)
-    assert read_size((1, 8, 8), SpatialConfig()) == (1, 10, 10)
+        assert y >= math.ceil(n / 0.7)
+    assert read_size((1, 8, 8), SpatialConfig()) == (1, 12, 12)
+
+
+def test_a_shrunk_patch_finds_voxels_to_its_corners():
+    """The box was once larger by a quarter whatever the scale: a third of such a patch was 0."""
+    config = SpatialConfig(scale=(0.7, 0.7), scale_probability=1, rotation_probability=0, flip_probability=0)
+    box = read_size(CUBE, config)
+    out = apply_maps(torch.ones(2, 1, *box), random_maps(2, CUBE, None, config, generator()), CUBE)
+    torch.testing.assert_close(out, torch.ones_like(out))
+
+
+@pytest.mark.parametrize("patch", [(1, 32, 32), (8, 32, 32)])
+def test_a_thin_patch_is_turned_within_its_plane_only(patch):
+    """Turned out of it, a single slice lost up to 98 % of its voxels."""
+    config = SpatialConfig(rotation_probability=1, scale_probability=0, flip_probability=0)
+    for turn in random_maps(10, patch, None, config, generator()):
+        torch.testing.assert_close(turn[0], IDENTITY[0, 0])
+        torch.testing.assert_close(turn[:, 0], IDENTITY[0, :, 0])
+        assert not torch.allclose(turn, IDENTITY[0])
