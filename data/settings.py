@@ -62,6 +62,20 @@ def read_yaml(path: Path, kind: type[T]) -> T:
     return parse(kind, load_mapping(path), path)
 
 
+def read_json(path: Path, kind: type[T]) -> T:
+    """The settings in a JSON file that this program wrote; raises SettingsError naming the file."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise SettingsError(
+            path,
+            found=f"not readable as JSON ({error})",
+            rule="The file stays as fewvox wrote it",
+            remedy="Restore it, or make its folder anew",
+        ) from error
+    return parse(kind, values, path)
+
+
 def load_mapping(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file, read without executing anything (`yaml.safe_load`)."""
     try:

@@ -20,7 +20,7 @@ from pydantic import Field
 from .boxes import ChunkedArray
 from .errors import UserError
 from .plan import Plan
-from .settings import parse, plain, read_yaml, settings
+from .settings import plain, read_json, read_yaml, settings
 from .volume import Shape, Triple
 
 STORE_FILE = "store.json"
@@ -86,16 +86,7 @@ class Store:
                 rule="A store is a folder that `fewvox prepare` has finished",
                 remedy=f"Run `fewvox prepare DATA --out {path}`",
             )
-        try:
-            values = json.loads((path / STORE_FILE).read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise StoreError(
-                path / STORE_FILE,
-                found=f"not readable as JSON ({error})",
-                rule=f"{STORE_FILE} is written by `fewvox prepare`",
-                remedy="Prepare the store again",
-            ) from error
-        index = parse(StoreIndex, values, path / STORE_FILE)
+        index = read_json(path / STORE_FILE, StoreIndex)
         plan = read_yaml(path / PLAN_FILE, Plan)
         if plan.store_hash != index.store_hash:
             raise StoreError(

@@ -14,7 +14,7 @@ from ..data.hashing import content_hash, file_hash
 from ..data.labels import LabelTable
 from ..data.problems import Problem
 from ..data.scan import ScanOptions, read_image
-from ..data.settings import parse, plain, settings
+from ..data.settings import plain, read_json, settings
 from .checkpoint import Checkpoint, CheckpointInfo, load
 from .finetune import choose_device
 from .predict import Predictor
@@ -116,7 +116,7 @@ def _failure(case: Case, error: Exception) -> Problem:
 def read_manifest(folder: Path) -> Manifest | None:
     """What `predict` wrote beside the masks in a folder; None where it did not."""
     path = folder / MANIFEST
-    return parse(Manifest, json.loads(path.read_text(encoding="utf-8")), path) if path.is_file() else None
+    return read_json(path, Manifest) if path.is_file() else None
 
 
 def _check_place(out: Path, data: Path) -> None:

@@ -1,5 +1,6 @@
 """A batch is a function of seed and step, with every case and the foreground in their due shares."""
 
+import threading
 from collections import Counter
 
 import numpy as np
@@ -66,9 +67,10 @@ def test_batches_in_advance_are_the_batches_of_their_steps(sampler):
 
 
 def test_patches_that_nobody_takes_stop_without_harm(sampler):
-    supply = sampler().batches(0, 100)
+    running, supply = threading.active_count(), sampler().batches(0, 100)
     next(supply)
     supply.close()
+    assert threading.active_count() == running
 
 
 @pytest.mark.parametrize("patch", [(5, 7, 9), (6, 8, 8)])

@@ -58,7 +58,7 @@ def test_a_folder_without_its_index_is_no_store(copied):
 
 def test_a_damaged_index_is_told(copied):
     (copied / STORE_FILE).write_text('{"version": 1')
-    with pytest.raises(StoreError, match="not readable as JSON"):
+    with pytest.raises(SettingsError, match="not readable as JSON"):
         Store.open(copied)
 
 

@@ -185,3 +185,11 @@ def test_masks_are_not_written_among_the_images(tmp_path, images, make_run):
     with pytest.raises(UserError, match="a folder among the images"):
         predict(make_run(), images, images / "masks")
     assert not (images / "masks").exists()
+
+
+def test_a_damaged_manifest_is_told_by_name(tmp_path, images, make_run):
+    run, out = make_run(), tmp_path / "out"
+    predict(run, images, out)
+    (out / MANIFEST).write_text((out / MANIFEST).read_text()[:40])
+    with pytest.raises(UserError, match=r"predictions\.json: not readable as JSON"):
+        predict(run, images, out)

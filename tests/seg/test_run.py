@@ -38,6 +38,7 @@ def test_a_run_is_never_written_over(started, make_plan):
 def test_an_empty_folder_may_become_a_run(tmp_path, make_plan):
     (tmp_path / "run").mkdir()
     run.start(tmp_path / "run", CONFIG, make_plan(), SPLIT)
+    assert (tmp_path / "run" / "config.yaml").is_file()
 
 
 def test_the_same_settings_continue_a_run(started):
