@@ -63,15 +63,15 @@ def read_yaml(path: Path, kind: type[T]) -> T:
 
 
 def read_json(path: Path, kind: type[T]) -> T:
-    """The settings in a JSON file that this program wrote; raises SettingsError naming the file."""
+    """The settings in a JSON file; raises SettingsError naming the file."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, ValueError) as error:
         raise SettingsError(
             path,
             found=f"not readable as JSON ({error})",
-            rule="The file stays as fewvox wrote it",
-            remedy="Restore it, or make its folder anew",
+            rule="It is JSON as fewvox writes it",
+            remedy="Correct or restore it, or make its folder anew",
         ) from error
     return parse(kind, values, path)
 

@@ -1,13 +1,12 @@
 """Configuration of a command: a YAML file, overridden by `--set key=value`, checked as a whole."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ..data.errors import UserError
 from ..data.formats.files import strip_suffix
-from ..data.settings import load_mapping, override, parse, settings
+from ..data.settings import load_mapping, override, parse, read_json, settings
 from ..data.splits import Split
 
 T = TypeVar("T")
@@ -33,7 +32,7 @@ class CaseLists:
 
 def read_split(file: str | Path) -> Split:
     """The training, validation and test cases in a JSON file with these three lists."""
-    lists = _lists(Path(file))
+    lists = read_json(Path(file), CaseLists)
     both = set(lists.train) & {*lists.validation, *lists.test} | set(lists.validation) & set(lists.test)
     if both or not lists.train:
         raise UserError(
@@ -49,7 +48,7 @@ def read_cases(file: str | Path) -> tuple[str, ...]:
     """Case ids to predict: the test cases of a split.json, or a text file with one id a line."""
     path = Path(file)
     if path.suffix == ".json":
-        ids = _lists(path).test
+        ids = read_json(path, CaseLists).test
     else:
         ids = tuple(strip_suffix(line.strip()) for line in _text(path).splitlines() if line.strip())
     if not ids:
@@ -60,19 +59,6 @@ def read_cases(file: str | Path) -> tuple[str, ...]:
             remedy="Give a split.json with test cases, or a text file with one case a line",
         )
     return ids
-
-
-def _lists(path: Path) -> CaseLists:
-    try:
-        values = json.loads(_text(path))
-    except ValueError as error:
-        raise UserError(
-            path,
-            found=f"not readable as JSON ({error})",
-            rule="Case lists are JSON",
-            remedy="Correct the file",
-        ) from error
-    return parse(CaseLists, values, path)
 
 
 def _text(path: Path) -> str:
