@@ -1,9 +1,9 @@
 """Batches of patches, each a function of seed and step alone."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +16,8 @@ from .boxes import centred_start, random_start, read_box
 from .settings import settings
 from .store import Store
 from .volume import Shape
+
+T = TypeVar("T")
 
 
 @settings
@@ -72,19 +74,13 @@ class PatchSampler:
         items = [self._item(step * self.batch_size + i) for i in range(self.batch_size)]
         images = torch.from_numpy(np.stack([image for _, image, _ in items]))
         labels = torch.from_numpy(np.stack([label for _, _, label in items]).astype(np.int64))
-        generator = torch.Generator().manual_seed(_seed(self.seed, step))
+        generator = torch.Generator().manual_seed(step_seed(self.seed, step))
         images, labels = self._augment(images, labels, generator)
         return PatchBatch(images=images, labels=labels, cases=tuple(case for case, _, _ in items))
 
     def batches(self, first: int, last: int) -> Iterator[PatchBatch]:
         """The batches of steps `first` to `last` - 1, the next one made while one is used."""
-        with ThreadPoolExecutor(1) as pool:
-            following = pool.submit(self.batch, first)
-            for step in range(first, last):
-                current = following
-                if step + 1 < last:
-                    following = pool.submit(self.batch, step + 1)
-                yield current.result()
+        return prefetched(self.batch, first, last)
 
     def _item(self, k: int) -> tuple[str, np.ndarray, np.ndarray]:
         n = len(self.cases)
@@ -120,6 +116,19 @@ class PatchSampler:
         return images, labels
 
 
-def _seed(seed: int, step: int) -> int:
+def prefetched(make: Callable[[int], T], first: int, last: int) -> Iterator[T]:
+    """`make(step)` for `first` to `last` - 1, the next one made in a thread while one is used."""
+    if first >= last:
+        return
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(make, first)
+        for step in range(first, last):
+            current = following
+            if step + 1 < last:
+                following = pool.submit(make, step + 1)
+            yield current.result()
+
+
+def step_seed(seed: int, step: int) -> int:
     """A 63-bit seed for (seed, step), unlike that of any neighbour."""
     return int(np.random.SeedSequence([seed, 2, step]).generate_state(1, np.uint64)[0] >> 1)

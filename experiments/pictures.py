@@ -1,8 +1,8 @@
-"""Pictures of slices with outlines."""
+"""Pictures: slices with outlines, and embeddings by volume."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -11,8 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ..data.volume import Triple
+from ..ssl.embeddings import Embeddings
 
 TRUE_COLOUR, PREDICTED_COLOUR = "#00c8ff", "#ff9d00"  # told apart by the colour-blind too
+# more volumes than this cannot be told apart by colour: the others are grey
+_COLOURED = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,28 +29,58 @@ class Segmented:
     spacing: Triple = (1.0, 1.0, 1.0)
 
 
-def outlines(cases: Sequence[Segmented], path: Path) -> None:
-    """Writes a PNG: a row for each case, its fullest xy and xz slices, true and predicted outlines."""
+def outline_grid(rows: Sequence[Sequence[Segmented]]) -> bytes:
+    """A PNG with a panel for each entry: the slice that has most of the true label, with both outlines."""
+    columns = max(len(row) for row in rows)
     with matplotlib.rc_context({"font.size": 9}):
-        figure = Figure(figsize=(7.5, 3.0 * len(cases) + 0.6), layout="constrained")
-        grid = figure.subplots(len(cases), 2, squeeze=False)
-        for row, case in zip(grid, cases, strict=True):
-            for ax, axis, name in zip(row, (0, 1), ("xy", "xz"), strict=True):
-                _draw(ax, case, axis)
-                ax.set_title(f"{case.title}, {name}")
+        figure = Figure(figsize=(2.9 * columns, 2.9 * len(rows) + 0.5), layout="constrained")
+        grid = figure.subplots(len(rows), columns, squeeze=False)
+        for axes, row in zip(grid, rows, strict=True):
+            for ax in axes[len(row) :]:
+                ax.set_axis_off()
+            for ax, case in zip(axes, row, strict=False):
+                _draw(ax, case)
+                ax.set_title(case.title)
         lines = [Line2D([], [], color=c) for c in (TRUE_COLOUR, PREDICTED_COLOUR)]
         figure.legend(lines, ("true", "predicted"), loc="outside lower center", ncols=2, frameon=False)
-        figure.savefig(path, dpi=130)
+        return _png(figure)
 
 
-def _draw(ax: Axes, case: Segmented, axis: int) -> None:
-    others = tuple(a for a in range(3) if a != axis)
-    index = int((case.true > 0).sum(axis=others).argmax())
-    image, true, predicted = (np.take(a, index, axis) for a in (case.image, case.true, case.predicted))
+def embedding_map(embeddings: Embeddings, title: str) -> bytes:
+    """A PNG of the first two principal components, a point for each view; the first volumes in colour."""
+    names = list(dict.fromkeys(embeddings.cases))
+    colours = matplotlib.colormaps["tab10"].colors  # type: ignore[attr-defined]
+    points = embeddings.components.numpy()
+    owners = np.array(embeddings.cases)
+    with matplotlib.rc_context({"font.size": 9}):
+        figure = Figure(figsize=(4.6, 4.3), layout="constrained")
+        ax = figure.subplots()
+        others = ~np.isin(owners, names[:_COLOURED])
+        ax.scatter(*points[others].T, s=8, color="0.8", linewidths=0)
+        for name, colour in zip(names[:_COLOURED], colours, strict=False):
+            own = points[owners == name]
+            ax.scatter(*own.T, s=22, color=[colour], linewidths=0)
+            for point in own:
+                ax.plot(*np.stack([own.mean(axis=0), point], axis=1), color=colour, linewidth=0.6, alpha=0.6)
+        ax.set_xlabel(f"component 1 ({embeddings.explained[0]:.0%} of the variance)")
+        ax.set_ylabel(f"component 2 ({embeddings.explained[1]:.0%})")
+        ax.set_title(title)
+        return _png(figure)
+
+
+def _draw(ax: Axes, case: Segmented) -> None:
+    index = int((case.true > 0).sum(axis=(1, 2)).argmax())
+    image, true, predicted = (array[index] for array in (case.image, case.true, case.predicted))
     low, high = np.percentile(image, (1, 99.5))
-    aspect = case.spacing[others[0]] / case.spacing[others[1]]
+    aspect = case.spacing[1] / case.spacing[2]
     ax.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), aspect=aspect)
     for mask, colour in ((true, TRUE_COLOUR), (predicted, PREDICTED_COLOUR)):
         for value in np.unique(mask[mask > 0]):
             ax.contour(mask == value, levels=[0.5], colors=[colour], linewidths=1.2)
     ax.set_axis_off()
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130)
+    return buffer.getvalue()

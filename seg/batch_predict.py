@@ -16,8 +16,8 @@ from ..data.problems import Problem
 from ..data.scan import ScanOptions, read_image
 from ..data.settings import plain, read_json, settings
 from .checkpoint import Checkpoint, CheckpointInfo, load
-from .finetune import choose_device
 from .predict import Predictor
+from .training import choose_device
 
 MANIFEST = "predictions.json"
 Role = Literal["unseen", "training", "validation", "pretraining"]

@@ -38,7 +38,8 @@ class CheckpointError(UserError):
 class CheckpointInfo:
     """What a checkpoint says of itself; hashes of voxel values stand for the data, never file names.
 
-    `trained` lists the parts of the network that the loss reached. `labels_hash` is one hash for the label
+    `trained` lists what of the network the loss reached: "encoder", "decoder", "output", or single blocks
+    such as "decoder.0" where it did not reach the whole part. `labels_hash` is one hash for the label
     files of training and validation. `inherited` is what the checkpoint it started from had seen.
     """
 
@@ -46,7 +47,7 @@ class CheckpointInfo:
     architecture: Architecture
     plan: Plan
     method: str
-    trained: tuple[Literal["encoder", "decoder", "output"], ...]
+    trained: tuple[str, ...]
     steps: int
     seed: int
     trained_on: tuple[str, ...]

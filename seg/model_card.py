@@ -7,11 +7,17 @@ from ..data.atomic import write_text
 from .checkpoint import load
 
 
+_USE = {
+    True: "Predict with `fewvox predict --model THIS_FOLDER DATA --out DIR`.",
+    False: "Fine-tune with `fewvox finetune --pretrained THIS_FOLDER --store STORE --out DIR`: it predicts no masks.",
+}
+
+
 def write_card(run: Path) -> None:
     """Writes RUN/README.md from the checkpoint that predictions will use."""
     info = load(run).info
     plan, architecture = info.plan, info.architecture
-    scores = ", ".join(f"{name} {value:.4f}" for name, value in info.scores.items()) or "no validation cases"
+    scores = ", ".join(f"{name} {value:.4f}" for name, value in info.scores.items()) or "none"
     labels = plan.labels
     write_text(
         run / "README.md",
@@ -26,10 +32,11 @@ def write_card(run: Path) -> None:
                 f"- Patch {plan.training.patch}, features {architecture.topology.features}.",
                 f"- {info.steps} steps, seed {info.seed}, {len(info.trained_on)} training and "
                 f"{len(info.validated_on)} validation volumes (known by hash only).",
-                f"- Validation: {scores}.",
+                f"- The loss reached: {', '.join(info.trained)}.",
+                f"- Last scores: {scores}.",
                 f"- Made with {json.dumps(info.environment)}.",
                 "",
-                "Predict with `fewvox predict --model THIS_FOLDER DATA --out DIR`.",
+                f"{_USE['output' in info.trained]}",
                 "",
             ]
         ),

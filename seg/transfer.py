@@ -17,6 +17,7 @@ Part = Literal["encoder", "decoder", "output"]
 Choice = Literal["encoder", "decoder", "both"]
 # less than this share of the wanted parameters loaded is a mistake, not a choice
 EXPECTED_SHARE = 0.99
+_NOT_REACHED = "the checkpoint's loss did not reach it"
 
 
 class TransferError(UserError):
@@ -44,9 +45,14 @@ class TransferReport:
     tensors: tuple[TransferredTensor, ...]
     unused: tuple[str, ...]
 
-    def share(self, part: Part) -> float:
-        """Share of the part's parameters that were loaded; 1 for a part the network does not have."""
+    def share(self, part: Part, *, of_reached: bool = False) -> float:
+        """Share of the part's parameters that were loaded; 1 for a part the network does not have.
+
+        With `of_reached`, blocks that the checkpoint's loss did not reach do not count, if it reached others.
+        """
         of_part = [t for t in self.tensors if t.part == part]
+        if of_reached:
+            of_part = [t for t in of_part if t.reason != _NOT_REACHED] or of_part
         total = sum(t.parameters for t in of_part)
         return sum(t.parameters for t in of_part if t.loaded) / total if total else 1.0
 
@@ -87,8 +93,8 @@ def transfer(
     for name, own in state.items():
         part: Part = name.split(".")[0]  # type: ignore[assignment]
         reason = ""
-        if part not in checkpoint.info.trained:
-            reason = "the checkpoint's loss did not reach it"
+        if not _within(name, checkpoint.info.trained):
+            reason = _NOT_REACHED
         elif part not in wanted and not (part == "output" and same_classes):
             reason = "its classes are others" if part == "output" and choice == "both" else "not chosen"
         elif name not in checkpoint.tensors:
@@ -108,7 +114,7 @@ def transfer(
         unused=tuple(sorted(checkpoint.tensors.keys() - state.keys())),
     )
     for part in wanted:
-        if report.share(part) < EXPECTED_SHARE:  # type: ignore[arg-type]
+        if report.share(part, of_reached=True) < EXPECTED_SHARE:  # type: ignore[arg-type]
             raise TransferError(
                 checkpoint.path,
                 found="\n".join(["too little of it fits this network", *report.lines()]) + "\n",
@@ -117,6 +123,10 @@ def transfer(
             )
     network.load_state_dict(state, strict=True)
     return report
+
+
+def _within(name: str, blocks: tuple[str, ...]) -> bool:
+    return any(name.startswith(f"{block}.") for block in blocks)
 
 
 def check_preprocessing(checkpoint: Checkpoint, plan: Plan) -> None:

@@ -4,37 +4,48 @@ A method is a module that is given views of unannotated volumes and returns a lo
 the very network that will be fine-tuned, so that encoder and decoder are both pretrained.
 """
 
+# Shapes: B = batch, C = channels, D = embedding size.
+
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from ..data.errors import UserError
 from ..seg.engine.loop import StepResult
+from ..seg.networks.registry import Architecture
+from ..seg.networks.unet import UNet
 
 
 @dataclass(frozen=True, kw_only=True)
 class ViewSpec:
-    """Which views of a volume a method needs: how many augmented patches of it stand in one item."""
+    """Which views of a volume a method needs.
+
+    `count` augmented patches of a volume stand in one item (1, or 2 that overlap); a batch holds at least
+    `volumes` items, each of another volume.
+    """
 
     count: int = 1
+    volumes: int = 1
 
     def __post_init__(self) -> None:
-        if self.count < 1:
-            raise ValueError(f"a method needs at least one view, not {self.count}")
+        if self.count not in (1, 2) or self.volumes < 1:
+            raise ValueError(f"one or two views of at least one volume, not {self}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Views:
     """A batch: `views[v]` is view v of every item, (B, C, Z, Y, X); item i comes from volume `cases[i]`.
 
-    The volumes of a batch are distinct, so that two items are never two places of one volume.
+    The volumes of a batch are distinct, so that two items are never two places of one volume. `seed` is
+    for what a method draws itself, so that a step depends on its batch alone.
     """
 
     views: tuple[Tensor, ...]
     cases: tuple[str, ...]
+    seed: int = 0
 
     def __post_init__(self) -> None:
         if len(set(self.cases)) != len(self.cases):
@@ -42,32 +53,39 @@ class Views:
 
     def to(self, device: torch.device) -> "Views":
         """The same batch on another device."""
-        return Views(views=tuple(v.to(device, non_blocking=True) for v in self.views), cases=self.cases)
+        views = tuple(v.to(device, non_blocking=True) for v in self.views)
+        return Views(views=views, cases=self.cases, seed=self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PretextResult(StepResult):
-    """What a method makes of a batch: a loss, and embeddings (B, D) to watch for collapse, if it has any."""
+    """What a method makes of a batch: a loss, and embeddings (B, D) where the loss is made of some."""
 
     embeddings: Tensor | None = None
 
 
 @runtime_checkable
 class Method(Protocol):
-    """A pretext task: `Name(network, heads, config)`, an `nn.Module`.
+    """A pretext task: an `nn.Module`, built as `Name(network, Name.heads(architecture, config), config)`.
 
-    `forward` is what the loop (and DDP) calls. `after_step` is for what follows an update, such as a
-    teacher's moving average, `exported_network` for what a checkpoint keeps. Nothing calls these two yet:
-    pretraining comes with the first method.
+    `network` is what the loss trains. `forward` is what the loop (and DDP) calls; `after_step` follows each
+    update (a teacher's moving average); `exported_network` is what a checkpoint keeps. `embed` gives
+    embeddings (B, D) of a view (B, C, Z, Y, X): what is watched for collapse.
     """
 
     views: ViewSpec
+    network: UNet
+
+    @staticmethod
+    def heads(architecture: Architecture, config: Any) -> nn.Module: ...  # noqa: D102
 
     def forward(self, batch: Views, step: int) -> PretextResult: ...  # noqa: D102
 
+    def embed(self, view: Tensor) -> Tensor: ...  # noqa: D102
+
     def after_step(self, step: int) -> None: ...  # noqa: D102
 
-    def exported_network(self) -> nn.Module: ...  # noqa: D102
+    def exported_network(self) -> UNet: ...  # noqa: D102
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,20 +95,22 @@ class Registered:
     method: type
     config: type
 
+    @property
+    def summary(self) -> str:
+        """The first line of the method's description."""
+        return (self.method.__doc__ or "").splitlines()[0]
+
 
 METHODS: dict[str, Registered] = {}
 T = TypeVar("T", bound=type)
+_PARTS = ("views", "heads", "forward", "embed", "after_step", "exported_network")
 
 
 def register_method(name: str, config: type) -> Callable[[T], T]:
     """Enters a class in the table of methods; the file that holds it is imported explicitly."""
 
     def enter(method: T) -> T:
-        lacking = [
-            part
-            for part in ("views", "forward", "after_step", "exported_network")
-            if not hasattr(method, part)
-        ]
+        lacking = [part for part in _PARTS if not hasattr(method, part)]
         if lacking or name in METHODS:
             raise TypeError(
                 f"{method.__name__} "

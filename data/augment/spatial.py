@@ -101,17 +101,24 @@ def _rotation(angles: Tensor, size: Tensor, axis: int | None) -> Tensor:
     return torch.diag(1 / size) @ turn @ torch.diag(size)
 
 
-def apply_maps(box: Tensor, maps: Tensor, patch: Shape, *, nearest: bool = False) -> Tensor:
-    """The patches (B, C, *patch) that `maps` cut from boxes (B, C, K, K, K); 0 outside the box."""
-    grid = _grid(maps, tuple(box.shape[2:]), patch).to(box)
+def apply_maps(
+    box: Tensor, maps: Tensor, patch: Shape, *, shifts: Tensor | None = None, nearest: bool = False
+) -> Tensor:
+    """The patches (B, C, *patch) that `maps` cut from boxes (B, C, K, K, K); 0 outside the box.
+
+    `shifts` (B, 3), in voxels of the box, are the places of the patches' centres from the boxes' centres.
+    """
+    grid = _grid(maps, tuple(box.shape[2:]), patch, shifts).to(box)
     mode = "nearest" if nearest else "bilinear"
     return F.grid_sample(box, grid, mode=mode, padding_mode="zeros", align_corners=False)
 
 
-def _grid(maps: Tensor, box: tuple[int, ...], patch: Shape) -> Tensor:
+def _grid(maps: Tensor, box: tuple[int, ...], patch: Shape, shifts: Tensor | None) -> Tensor:
     """Sampling places (B, *patch, 3) in grid_sample's coordinates: x first, -1 to 1 between outer edges."""
     axes = [torch.arange(n, dtype=torch.float64) - (n - 1) / 2 for n in patch]
     offsets = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
     places = torch.einsum("bij,zyxj->bzyxi", maps, offsets)
+    if shifts is not None:
+        places = places + shifts.view(-1, 1, 1, 1, 3)
     extent = torch.tensor(box, dtype=torch.float64)
     return (places * 2 / extent).flip(-1)

@@ -101,19 +101,24 @@ def train(
     config: LoopConfig,
     *,
     describe: Callable[[int, dict[str, float]], CheckpointInfo],
+    after_step: Callable[[int], None] | None = None,
     validate: Callable[[], dict[str, float]] | None = None,
+    validation: str = "validation",
     observer: Observer | None = None,
 ) -> dict[str, float]:
     """Trains to the last step, from the run's last checkpoint if it has one; returns the last scores.
 
     Args:
-        task: called with (batch, step), gives a StepResult; holds `network`.
-        network: what checkpoints keep.
+        task: called with (batch, step), gives a StepResult; holds `network`. What it has beside (heads, a
+            teacher) is kept in the training state.
+        network: what checkpoints keep as weights.
         batches: gives the batches from a first step up to a last.
         run: folder of the run.
         config: resolved: no None, no "auto".
         describe: what a checkpoint after so many steps with such scores says of itself.
+        after_step: called with the step (from 0) after each update of the weights.
         validate: scores of the network now; "score" is what best checkpoints are chosen by.
+        validation: what the recorded names of these scores begin with.
         observer: is told of every step and validation.
 
     Raises:
@@ -123,7 +128,7 @@ def train(
     device = next(network.parameters()).device
     optimiser = build_optimiser(task, config.optimizer)
     peaks = [group["lr"] for group in optimiser.param_groups]
-    counters, scores = _restore(run, network, optimiser)
+    counters, scores = _restore(run, task, network, optimiser)
     with ExitStack() as stack:
         tracker = stack.enter_context(closing(Tracker(run, counters.step)))
         stop = stack.enter_context(StopSignal())
@@ -146,6 +151,8 @@ def train(
             else:
                 optimiser.step()
                 counters.bad_in_a_row = 0
+                if after_step is not None:
+                    after_step(step)
                 named = {name: float(value) for name, value in result.logs.items()}
                 tracker.log(step, {"loss": loss, "lr": lr, "gradient_norm": norm, **named})
             if observer is not None:
@@ -154,14 +161,15 @@ def train(
             last = counters.step == config.steps
             if validate is not None and (last or counters.step % _whole(config.validate_every) == 0):
                 scores = validate()
-                tracker.log(step, {f"validation/{name}": value for name, value in scores.items()})
+                tracker.log(step, {f"{validation}/{name}": value for name, value in scores.items()})
                 if observer is not None:
                     observer.validated(counters.step, scores)
                 # metadata are JSON, which has no NaN
                 told = {name: value for name, value in scores.items() if math.isfinite(value)}
-                _save(run, network, optimiser, counters, describe(counters.step, told), scores.get("score"))
+                info = describe(counters.step, told)
+                _save(run, task, network, optimiser, counters, info, scores.get("score"))
             elif last or stop.number or counters.step % _whole(config.checkpoint_every) == 0:
-                _save(run, network, optimiser, counters, describe(counters.step, {}), None)
+                _save(run, task, network, optimiser, counters, describe(counters.step, {}), None)
             if stop.number and not last:
                 raise Interrupted(stop.number, counters.step)
     return scores
@@ -213,28 +221,38 @@ def _warn_or_stop(step: int, batch: Batch, loss: float, in_a_row: int) -> None:
 
 
 def _restore(
-    run: Path, network: nn.Module, optimiser: torch.optim.Optimizer
+    run: Path, task: nn.Module, network: nn.Module, optimiser: torch.optim.Optimizer
 ) -> tuple[_Counters, dict[str, float]]:
     """Takes up the run's last checkpoint, if there is one: where it stood and what it scored."""
     if "last" not in checkpoint.read_index(run):
         return _Counters(), {}
     last = checkpoint.load(run, "last")
-    network.load_state_dict(last.tensors, strict=True)
     state = checkpoint.load_state(run)
+    weights = {_prefix(task, network) + name: tensor for name, tensor in last.tensors.items()}
+    task.load_state_dict({**weights, **state["task"]}, strict=True)
     optimiser.load_state_dict(state["optimiser"])
     return _Counters(**state["counters"]), dict(last.info.scores)
 
 
 def _save(
     run: Path,
+    task: nn.Module,
     network: nn.Module,
     optimiser: torch.optim.Optimizer,
     counters: _Counters,
     info: CheckpointInfo,
     score: float | None,
 ) -> None:
-    state = {"optimiser": optimiser.state_dict(), "counters": dict(vars(counters))}
+    prefix = _prefix(task, network)
+    beside = {name: tensor for name, tensor in task.state_dict().items() if not name.startswith(prefix)}
+    state = {"optimiser": optimiser.state_dict(), "counters": dict(vars(counters)), "task": beside}
     checkpoint.save(run, network, info, state, score)
+
+
+def _prefix(task: nn.Module, network: nn.Module) -> str:
+    """What the names of the network's tensors begin with among the task's."""
+    name = next(name for name, module in task.named_modules() if module is network)
+    return f"{name}." if name else ""
 
 
 def _whole(steps: int | None) -> int:

@@ -17,15 +17,9 @@ from fewvox.data.splits import Split
 from fewvox.seg import checkpoint
 from fewvox.seg.engine.optimisers import SHORT_TRAINING, OptimiserConfig
 from fewvox.seg.engine.tracking import read_metrics
-from fewvox.seg.finetune import (
-    FinetuneConfig,
-    PatchSampler,
-    finetune,
-    flip_probability,
-    planned,
-    resolved_config,
-)
+from fewvox.seg.finetune import FinetuneConfig, PatchSampler, finetune, resolved_config
 from fewvox.seg.run import RunError
+from fewvox.seg.training import flip_probability, planned
 
 TRAIN, VALIDATION, TEST = ("c00", "c01", "c02"), ("c03",), ("c04",)
 SPLIT = Split(train=TRAIN, validation=(), test=TEST)

@@ -1,0 +1,85 @@
+"""Embeddings of the volumes of a store by a trained network: what it tells apart, before any label."""
+
+# Shapes: N = views in all, D = embedding size.
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from sklearn.decomposition import PCA
+from torch import Tensor
+
+from ..data.store import Store
+from ..seg.checkpoint import Checkpoint
+from ..seg.training import choose_device
+from ..seg.transfer import check_preprocessing
+from .heads import pool
+from .method import ViewSpec
+from .monitors import EmbeddingMeasures, measure
+from .views import ViewConfig, ViewSampler, evenly
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embeddings:
+    """Embeddings (N, D) of views, the case each view is of, their first two principal components (N, 2).
+
+    `explained` is the share of the variance that each of the two components holds.
+    """
+
+    cases: tuple[str, ...]
+    values: Tensor
+    components: Tensor
+    explained: tuple[float, float]
+    measures: EmbeddingMeasures
+
+
+def embed(
+    checkpoint: Checkpoint,
+    store: Store,
+    cases: Sequence[str] | None = None,
+    *,
+    volumes: int = 50,
+    views: int = 8,
+    seed: int = 0,
+    device: str = "auto",
+    progress: Callable[[int, int], None] | None = None,
+) -> Embeddings:
+    """Pooled decoder features of `views` augmented views of each volume, and their principal components.
+
+    The features are those of the network itself, without any head, so that every method, a supervised
+    network and an untrained one are embedded alike. Of more than `volumes` cases, so many are taken evenly.
+
+    Raises TransferError when the store is prepared otherwise than what the checkpoint was trained on.
+    """
+    check_preprocessing(checkpoint, store.plan)
+    network = checkpoint.network().to(choose_device(device)).eval()
+    chosen = evenly(tuple(sorted(store.cases)) if cases is None else tuple(cases), volumes)
+    patch = checkpoint.info.plan.training.patch
+    sampler = ViewSampler(store, chosen, patch, 1, ViewSpec(count=1), ViewConfig(), seed, 1)
+    found, owners = [], []
+    with torch.inference_mode():
+        for i, case in enumerate(chosen):
+            for view in range(views):
+                image = sampler.views([case], seed + i * views + view, 1.0).views[0]
+                features = network.decode(network.encode(image.to(next(network.parameters()).device)))
+                found.append(pool(features).cpu())
+                owners.append(case)
+            if progress is not None:
+                progress(i + 1, len(chosen))
+    values = torch.cat(found)
+    components, explained = principal_components(values)
+    return Embeddings(
+        cases=tuple(owners),
+        values=values,
+        components=components,
+        explained=explained,
+        measures=measure(values, owners),
+    )
+
+
+def principal_components(values_ND: Tensor) -> tuple[Tensor, tuple[float, float]]:
+    """The first two principal components (N, 2), and the share of the variance in each."""
+    pca = PCA(n_components=2, svd_solver="full")
+    components = torch.from_numpy(pca.fit_transform(values_ND.double().numpy()))
+    first, second = pca.explained_variance_ratio_.tolist()
+    return components, (first, second)

@@ -1,0 +1,91 @@
+"""Features of a network by name, their pooling, and the head that embeds them.
+
+A name is that of a block: "encoder.0" is the finest encoder level, "decoder.0" the coarsest decoder level,
+as in a checkpoint.
+"""
+
+# Shapes: B = batch, C = channels or features, D = embedding size.
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..data.errors import UserError
+from ..seg.networks.registry import Architecture
+from ..seg.networks.unet import UNet
+
+
+def feature_widths(architecture: Architecture) -> dict[str, int]:
+    """The number of features of each block that can be read, by its name."""
+    features = architecture.topology.features
+    encoder = {f"encoder.{level}": width for level, width in enumerate(features)}
+    decoder = {f"decoder.{level}": width for level, width in enumerate(reversed(features[:-1]))}
+    return {**encoder, **decoder}
+
+
+def chosen_blocks(architecture: Architecture, names: Sequence[str] | None) -> tuple[str, ...]:
+    """The blocks to read: those named, every decoder level when None (the encoder's last without any).
+
+    Raises UserError for a name the network does not have.
+    """
+    widths = feature_widths(architecture)
+    if names is None:
+        decoder = tuple(name for name in widths if name.startswith("decoder."))
+        return decoder or (list(widths)[-1],)
+    unknown = [name for name in names if name not in widths]
+    if unknown or not names:
+        raise UserError(
+            "blocks",
+            found=f"{', '.join(unknown) or 'none'}",
+            rule=f"The network has: {', '.join(widths)}",
+            remedy="Choose some of these",
+        )
+    return tuple(names)
+
+
+def read_features(network: UNet, images: Tensor, blocks: Sequence[str]) -> list[Tensor]:
+    """Features (B, C, z, y, x) of the named blocks for images (B, C, Z, Y, X)."""
+    encoded = network.encode(images)
+    found = {f"encoder.{level}": features for level, features in enumerate(encoded)}
+    if any(name.startswith("decoder.") for name in blocks):
+        found |= {f"decoder.{level}": features for level, features in enumerate(network.decode(encoded))}
+    return [found[name] for name in blocks]
+
+
+def pool(features: Sequence[Tensor]) -> Tensor:
+    """Mean and standard deviation over space of every feature, (B, 2 x all C).
+
+    Both, as after instance normalisation the mean alone tells little (statistics pooling: Snyder et al.
+    2018, "X-vectors", section 3.1).
+    """
+    pooled = []
+    for f in features:
+        flat = f.flatten(2)
+        mean = flat.mean(dim=2)
+        # its gradient is infinite at 0, where a feature is flat
+        std = (flat.var(dim=2, correction=0) + 1e-5).sqrt()
+        pooled += [mean, std]
+    return torch.cat(pooled, dim=1)
+
+
+class EmbeddingHead(nn.Module):
+    """Pooled features of the named blocks, through two layers, as embeddings (B, D)."""
+
+    def __init__(
+        self, architecture: Architecture, blocks: Sequence[str] | None, hidden: int, dimension: int
+    ) -> None:
+        super().__init__()
+        self.blocks = chosen_blocks(architecture, blocks)
+        widths = feature_widths(architecture)
+        # normalised by item and not by batch, which would let the items of a small one tell on each other
+        self.layers = nn.Sequential(
+            nn.Linear(2 * sum(widths[name] for name in self.blocks), hidden),
+            nn.LayerNorm(hidden),
+            nn.GELU(),
+            nn.Linear(hidden, dimension),
+        )
+
+    def forward(self, network: UNet, images: Tensor) -> Tensor:
+        """Embeddings (B, D) of images (B, C, Z, Y, X)."""
+        return self.layers(pool(read_features(network, images, self.blocks)))

@@ -1,0 +1,105 @@
+"""Masked reconstruction: blocks of the view are blanked, the network paints them back.
+
+Source: He et al. 2022, https://arxiv.org/abs/2111.06377, section 3, on a U-Net with its skip connections as
+in Wald et al. 2025 (OpenMind), https://arxiv.org/abs/2412.17041. We differ from both in that a masked
+block is one voxel of the network's coarsest level where `block` does not say otherwise, so that the
+same rule holds for any plan, anisotropic ones included.
+"""
+
+# Shapes: B = batch, C = channels.
+
+import math
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from ...data.errors import UserError
+from ...data.settings import settings
+from ...data.volume import Shape
+from ...seg.networks.registry import Architecture
+from ...seg.networks.unet import UNet
+from ..heads import pool
+from ..method import PretextResult, Views, ViewSpec, register_method
+
+Extent = Annotated[int, Field(ge=1)]
+
+
+@settings
+class MaeConfig:
+    """`mask_ratio` of the blocks of a view is blanked; `block` (z, y, x) is in voxels.
+
+    `block` None is the product of the network's strides. Only masked voxels count in the loss (He et al.,
+    section 3).
+    """
+
+    mask_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.6
+    block: tuple[Extent, Extent, Extent] | None = None
+
+
+def random_mask(batch: int, extent: Shape, block: Shape, ratio: float, generator: torch.Generator) -> Tensor:
+    """Which voxels are blanked, (B, 1, Z, Y, X): in each item the same number of whole blocks, drawn anew.
+
+    At least one block is blanked and at least one is left. Raises UserError where the view is one block.
+    """
+    counts = [math.ceil(e / b) for e, b in zip(extent, block, strict=True)]
+    blocks = math.prod(counts)
+    if blocks < 2:
+        raise UserError(
+            f"block {block}",
+            found=f"a view of {extent} voxels is a single block",
+            rule="Some blocks of a view are masked and some are not",
+            remedy="Set a smaller options.block, or a larger patch",
+        )
+    masked = min(blocks - 1, max(1, round(ratio * blocks)))
+    ranks = torch.rand(batch, blocks, generator=generator).argsort(dim=1).argsort(dim=1)
+    mask = (ranks < masked).view(batch, 1, *counts)
+    for axis, b in enumerate(block):
+        mask = mask.repeat_interleave(b, dim=axis + 2)
+    z, y, x = extent
+    return mask[..., :z, :y, :x]
+
+
+@register_method("mae", MaeConfig)
+class Mae(nn.Module):
+    """Blocks of a view are masked, and the network reconstructs them."""
+
+    views = ViewSpec(count=1)
+
+    def __init__(self, network: UNet, heads: nn.Module, config: MaeConfig) -> None:
+        super().__init__()
+        self.network, self.head, self.config = network, heads, config
+
+    @staticmethod
+    def heads(architecture: Architecture, config: MaeConfig) -> nn.Module:  # noqa: ARG004
+        """One convolution from the last features to grey values."""
+        return nn.Conv3d(architecture.topology.features[0], architecture.in_channels, 1)
+
+    def forward(self, batch: Views, step: int) -> PretextResult:  # noqa: ARG002 (every method gets it)
+        """Mean squared error over the masked voxels, in standard deviations of the volume squared."""
+        (view,) = batch.views
+        z, y, x = view.shape[2:]
+        bz, by, bx = self.config.block or self.network.multiple
+        generator = torch.Generator().manual_seed(batch.seed)
+        mask = random_mask(len(view), (z, y, x), (bz, by, bx), self.config.mask_ratio, generator).to(view.device)
+        # 0 is the mean of a z-scored volume
+        painted = self.head(self.network.features(view.masked_fill(mask, 0.0)))
+        everywhere = mask.expand_as(view)
+        errors = (painted - view)[everywhere].square()
+        # what painting each view's own mean would give: below 1 the network tells more than that
+        spread = view[everywhere].var(correction=0).clamp_min(1e-12)
+        return PretextResult(
+            loss=errors.mean(), logs={"unexplained_variance": errors.detach().mean() / spread}
+        )
+
+    def embed(self, view: Tensor) -> Tensor:
+        """Pooled features of the decoder for the whole view: this task has no embedding of its own."""
+        return pool(self.network.decode(self.network.encode(view)))
+
+    def after_step(self, step: int) -> None:
+        """Nothing follows an update: there is no teacher."""
+
+    def exported_network(self) -> UNet:
+        """The network that the loss trains."""
+        return self.network

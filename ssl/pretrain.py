@@ -1,0 +1,228 @@
+"""Training a network on unannotated volumes by a pretext method."""
+
+import copy
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+
+from ..data.errors import UserError
+from ..data.plan import Plan
+from ..data.settings import checked, parse, plain, settings
+from ..data.store import Store
+from ..seg import run
+from ..seg.checkpoint import CheckpointInfo, load
+from ..seg.engine.loop import Observer, train
+from ..seg.model_card import write_card
+from ..seg.networks.registry import architecture_for, build
+from ..seg.training import TrainingConfig, choose_device, estimate, planned, resolved_training, with_flips
+from .method import Method, Views
+from .methods.registry import Registered, find_method
+from .monitors import measure
+from .views import ViewConfig, ViewSampler, evenly
+
+log = logging.getLogger(__name__)
+
+# the seed of the views that are watched: the same at every look, other than those trained on
+_MONITOR_SEED = 2**32
+
+
+@settings
+class PretrainConfig(TrainingConfig):
+    """A training by a pretext method, whose own settings are `options`.
+
+    Every `validate_every` steps (a fifth of the training when None) the embeddings of `monitor_volumes` of
+    the volumes are measured, each seen in two views.
+    """
+
+    method: str
+    options: dict[str, Any] = field(default_factory=dict)
+    views: ViewConfig = ViewConfig()
+    monitor_volumes: Annotated[int, Field(ge=2)] = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrained:
+    """A finished pretraining: its folder, and the last measures of its embeddings."""
+
+    path: Path
+    scores: dict[str, float]
+
+
+def pretrain(
+    store: Store,
+    cases: Sequence[str],
+    out: str | Path,
+    config: PretrainConfig,
+    *,
+    held_out: Sequence[str] = (),
+    resume: bool = False,
+    observer: Observer | None = None,
+    announce: Callable[[str], None] | None = None,
+) -> Pretrained:
+    """Trains a network on the given cases of a store, none of whose labels are read, and writes a run.
+
+    Args:
+        store: the data.
+        cases: what to train on.
+        out: the run folder; must be new, or hold this very run with `resume`.
+        config: settings.
+        held_out: cases that will test what comes of it: a copy of one among `cases` is an error.
+        resume: continue from the run's last checkpoint.
+        observer: is told of steps and measures.
+        announce: is given what the user should read before training starts.
+    """
+    out, say = Path(out), announce or log.info
+    registered = find_method(config.method)
+    plan = planned(store.plan, checked(config, "configuration"))
+    config = resolved_config(config, plan, registered)
+    _check_cases(store, cases, held_out)
+    method = assemble(registered, plan, config)
+    sampler = ViewSampler(
+        store,
+        cases,
+        plan.training.patch,
+        plan.training.batch,
+        registered.method.views,
+        config.views,
+        config.seed,
+        config.steps,
+    )
+    info = CheckpointInfo(
+        architecture=architecture_for(plan),
+        plan=plan,
+        method=config.method,
+        trained=(),
+        steps=0,
+        seed=config.seed,
+        trained_on=tuple(store.cases[case].content_hash for case in cases),
+        validated_on=(),
+        environment=run.environment(),
+    )
+    ids = {"train": list(cases), "validation": [], "test": list(held_out)}
+    if resume:
+        run.check_resumable(out, config, ids)
+        if run.has_checkpoint(out):
+            run.check_same_data(out, load(out, "last").info, info)
+    else:
+        run.start(out, config, plan, ids)
+    task = method.to(choose_device(config.device))
+    first = sampler.batch(0)
+    info = replace(info, trained=reached_blocks(method, first))
+    say(f"{config.method} on {len(cases)} volumes; its loss reaches {', '.join(info.trained)}")
+    say(estimate(task, method.network, first, config, views=registered.method.views.count).line())
+    scores = train(
+        task,
+        method.exported_network(),
+        sampler.batches,
+        out,
+        config,
+        describe=lambda steps, scores: replace(info, steps=steps, scores=scores),
+        after_step=method.after_step,
+        validate=Monitor(method, sampler, config.monitor_volumes),
+        validation="monitor",
+        observer=observer,
+    )
+    write_card(out)
+    return Pretrained(path=out, scores=scores)
+
+
+def assemble(registered: Registered, plan: Plan, config: PretrainConfig) -> Any:
+    """The method with its network and heads, their first weights decided by the seed.
+
+    The network begins as a fine-tuning from scratch with this seed does.
+    """
+    architecture, options = architecture_for(plan), parse(registered.config, config.options, "options")
+    network = build(architecture, config.seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        heads = registered.method.heads(architecture, options)
+        return registered.method(network, heads, options)
+
+
+def resolved_config(config: PretrainConfig, plan: Plan, registered: Registered) -> PretrainConfig:
+    """The configuration with every `auto` and None replaced by what will be used."""
+    least = registered.method.views.volumes
+    if plan.training.batch < least:
+        raise UserError(
+            f"batch {plan.training.batch}",
+            found=f"too few volumes at a time for {config.method}",
+            rule=f"It compares at least {least} volumes",
+            remedy=f"Set batch={least} or more",
+        )
+    every = config.validate_every or max(1, config.steps // 5)
+    spatial = with_flips(config.views.spatial, plan, config.steps)
+    return replace(
+        resolved_training(config, plan),
+        validate_every=every,
+        options=plain(parse(registered.config, config.options, "options")),
+        views=replace(config.views, spatial=spatial),
+    )
+
+
+def reached_blocks(method: Method, batch: Views) -> tuple[str, ...]:
+    """What of the network receives gradient from the loss: whole parts, or single blocks of a part.
+
+    Found by trying: one backward pass on a copy.
+    """
+    tried: Any = copy.deepcopy(method)
+    device = next(tried.parameters()).device
+    tried.train()(batch.to(device), 0).loss.backward()
+    blocks: dict[str, bool] = {}
+    for name, parameter in tried.network.named_parameters():
+        block = ".".join(name.split(".")[:2]) if not name.startswith("output.") else "output"
+        blocks[block] = blocks.get(block, True) and parameter.grad is not None
+    found: list[str] = []
+    for part in ("encoder", "decoder", "output"):
+        of_part = {block: reached for block, reached in blocks.items() if block.split(".")[0] == part}
+        whole = bool(of_part) and all(of_part.values())
+        found += [part] if whole else [block for block, reached in of_part.items() if reached]
+    return tuple(found)
+
+
+class Monitor:
+    """Measures of the method's embeddings of some volumes, the same views at every look."""
+
+    def __init__(self, method: Method, sampler: ViewSampler, volumes: int) -> None:
+        self.method, self.sampler = method, sampler
+        self.cases = evenly(sampler.cases, volumes)
+
+    @torch.no_grad()
+    def __call__(self) -> dict[str, float]:
+        """Spread, effective rank and retrieval (see `EmbeddingMeasures`)."""
+        task: Any = self.method
+        device = next(task.parameters()).device
+        task.eval()
+        embeddings, volumes = [], []
+        for look in range(2):
+            for i, case in enumerate(self.cases):
+                drawn = self.sampler.views([case], _MONITOR_SEED + 2 * i + look, 1.0)
+                embeddings.append(self.method.embed(drawn.to(device).views[0]).cpu())
+                volumes.append(case)
+        measures = plain(measure(torch.cat(embeddings), volumes))
+        return {name: value for name, value in measures.items() if value is not None and name != "chance"}
+
+
+def _check_cases(store: Store, cases: Sequence[str], held_out: Sequence[str]) -> None:
+    unknown = [case for case in (*cases, *held_out) if case not in store.cases]
+    if unknown:
+        raise UserError(
+            unknown[0],
+            found="no such case in the store",
+            rule="Cases are in the store",
+            remedy=f"The store's cases are listed in {store.path / 'store.json'}",
+        )
+    for what, of_case in (("voxels", lambda c: c.content_hash), ("a subject", lambda c: c.subject)):
+        kept = {of_case(store.cases[case]) for case in held_out}
+        leaked = [case for case in cases if of_case(store.cases[case]) in kept]
+        if leaked:
+            raise UserError(
+                leaked[0],
+                found=f"it shares {what} with a case that is held out (so do {len(leaked) - 1} more)",
+                rule="A test case is seen by neither pretraining nor fine-tuning",
+                remedy="Leave it out of the pretraining",
+            )
