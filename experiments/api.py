@@ -1,16 +1,18 @@
 """The commands as Python functions: the same names, the same arguments, and what they made as result."""
 
 import json as json_library
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
 from ..data import prepare as preparing
 from ..data import scan as scanning
-from ..data.atomic import write_text
+from ..data.atomic import new_folder, write_text
 from ..data.errors import UserError
 from ..data.labels import LabelKind
 from ..data.plan import BudgetName, Plan, label_table, make_plan
@@ -27,8 +29,17 @@ from ..seg.batch_predict import Predictions
 from ..seg.checkpoint import load
 from ..seg.evaluate import Evaluation
 from ..seg.finetune import FinetuneConfig, Finetuned
+from ..ssl import embeddings as embedding
+from ..ssl import pretrain as pretraining
+from ..ssl.embeddings import Embeddings
+from ..ssl.methods.registry import METHODS
+from ..ssl.pretrain import PretrainConfig, Pretrained
 from .config import configuration, read_cases, read_split
 from .display import TrainingDisplay, bytes_text, console, meter
+from .pictures import write_embeddings
+
+if TYPE_CHECKING:
+    from .compare import Comparison
 
 
 def scan(
@@ -58,7 +69,7 @@ def scan(
             data,
             labels,
             subjects=subjects,
-            options=_options(spacing, unit, label_kind),
+            options=scan_options(spacing, unit, label_kind),
             progress=shown.update,
         )
     if json is not None:
@@ -127,7 +138,7 @@ def prepare(
     )
     with meter("preparing") as shown:
         store = preparing.prepare(
-            scanned, chosen, out, options=_options(spacing, unit, label_kind), progress=shown.update
+            scanned, chosen, out, options=scan_options(spacing, unit, label_kind), progress=shown.update
         )
     for case in store.cases.values():
         if case.lost_classes:
@@ -201,6 +212,128 @@ def finetune(
         )
 
 
+def pretrain(
+    method: str,
+    store: str | Path,
+    out: str | Path,
+    *,
+    test: int = 0,
+    split_seed: int = 0,
+    cases: str | Path | None = None,
+    config: str | Path | None = None,
+    set: Sequence[str] = (),
+    resume: bool = False,
+) -> Pretrained:
+    """Trains a network on a store's volumes without their labels, by a pretext method.
+
+    Args:
+        method: one of those that `fewvox methods` lists.
+        store: what `prepare` made.
+        out: the run folder to make, or to continue with `resume`.
+        test: leaves out the labelled cases that `finetune` holds out with the same `test` and `split_seed`.
+        split_seed: decides which these are.
+        cases: leaves out the test cases of this JSON file (a run's split.json) instead.
+        config: YAML file of settings (PretrainConfig).
+        set: overrides such as "steps=2000" or "options.margin=0.3".
+        resume: continue the run from its last checkpoint.
+    """
+    opened = Store.open(store)
+    settled = configuration(PretrainConfig, config, set, method=method)
+    if cases is not None and test > 0:
+        raise UserError(
+            f"--cases {cases}",
+            found="--test beside it",
+            rule="Either a file says which cases are held out, or their number does",
+            remedy="Leave one of the two out",
+        )
+    held_out: tuple[str, ...] = ()
+    if cases is not None:
+        held_out = read_cases(cases)
+    elif test > 0:
+        held_out = split(opened.annotated, test=test, labelled=None, seed=0, split_seed=split_seed).test
+    kept = {opened.cases[case].subject for case in held_out if case in opened.cases}
+    chosen = sorted(case.id for case in opened.cases.values() if case.subject not in kept)
+    labelled = [case for case in opened.annotated if case.id in chosen]
+    console.print(f"{len(chosen)} volumes, {len(held_out)} test cases left out", highlight=False)
+    if labelled and not held_out:
+        console.print(
+            f"{len(labelled)} of them have labels, which are not read. None of these can be a test case of "
+            "what is fine-tuned from this run: hold some out with --test or --cases",
+            highlight=False,
+        )
+    with meter("pretraining") as shown:
+        return pretraining.pretrain(
+            opened,
+            chosen,
+            out,
+            settled,
+            held_out=held_out,
+            resume=resume,
+            observer=TrainingDisplay(shown, settled.steps),
+            announce=lambda text: console.print(escape(text), highlight=False),
+        )
+
+
+def embed(
+    model: str | Path,
+    store: str | Path,
+    out: str | Path,
+    *,
+    volumes: int = 50,
+    views: int = 8,
+    seed: int = 0,
+    device: str = "auto",
+) -> Embeddings:
+    """Embeds views of a store's volumes, and writes what that tells of the network.
+
+    Args:
+        model: a run, a checkpoint folder or a weights file, pretrained or supervised.
+        store: what `prepare` made, with the preprocessing of the model.
+        out: the folder to make: embeddings.npz, embeddings.csv, measures.json, pca.png.
+        volumes: of more cases in the store, so many are taken evenly.
+        views: augmented views of each volume.
+        seed: decides the views.
+        device: "auto", "cpu" or "cuda".
+    """
+    checkpoint = load(model)
+    with new_folder(Path(out)) as partial:
+        with meter("embedding") as shown:
+            found = embedding.embed(
+                checkpoint,
+                Store.open(store),
+                volumes=volumes,
+                views=views,
+                seed=seed,
+                device=device,
+                progress=shown.update,
+            )
+        write_embeddings(found, f"{checkpoint.info.method}, {checkpoint.info.steps} steps", partial)
+    return found
+
+
+def methods() -> dict[str, str]:
+    """The pretext methods there are, and in a line what each does."""
+    return {name: registered.summary for name, registered in sorted(METHODS.items())}
+
+
+def compare(config: str | Path, out: str | Path, *, set: Sequence[str] = ()) -> "Comparison":
+    """Runs a comparison of methods, and writes its results and report.
+
+    What is done is not done again: the same call continues a comparison that was stopped. A cell that fails
+    is recorded with its error, and the others go on. Arms, label counts and seeds can be added later.
+
+    Args:
+        config: YAML file of a comparison (docs/comparisons.md), or the name of one that comes with fewvox.
+        out: the folder to make, or to continue.
+        set: overrides such as "data=DIR".
+    """
+    from .compare import run_comparison
+    from .comparison import read_config
+
+    command = shlex.join(["fewvox", "compare", str(config), *(part for s in set for part in ("--set", s))])
+    return run_comparison(read_config(config, set), Path(out), command)
+
+
 def predict(
     model: str | Path,
     data: str | Path,
@@ -227,7 +360,7 @@ def predict(
             data,
             out,
             only=read_cases(cases) if cases is not None else None,
-            options=_options(spacing, unit),
+            options=scan_options(spacing, unit),
             device=device,
             progress=shown.update,
         )
@@ -255,7 +388,10 @@ def evaluate(
     return found
 
 
-def _options(spacing: Triple | None, unit: str | None, label_kind: LabelKind | None = None) -> ScanOptions:
+def scan_options(
+    spacing: Triple | None, unit: str | None, label_kind: LabelKind | None = None
+) -> ScanOptions:
+    """What is assumed where files are silent; raises UserError where that makes no sense."""
     if (spacing is None) != (unit is None) or (unit is not None and canonical(unit) is None):
         raise UserError(
             "spacing",

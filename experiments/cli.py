@@ -14,7 +14,7 @@ from .display import console, errors
 
 app = typer.Typer(
     name="fewvox",
-    help="3D image segmentation from few annotations.",
+    help="Self-supervised pretraining and few-label fine-tuning for 3D image segmentation.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -60,7 +60,7 @@ def options(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """3D image segmentation from few annotations."""
+    """Self-supervised pretraining and few-label fine-tuning for 3D image segmentation."""
 
 
 @app.command()
@@ -172,6 +172,76 @@ def finetune(
 
 
 @app.command()
+def pretrain(
+    method: Annotated[str, typer.Argument(help="Pretext method; `fewvox methods` lists them.")],
+    store: Annotated[Path, typer.Option(help="What `fewvox prepare` made.")],
+    out: Annotated[Path, typer.Option(help="The run folder.")],
+    test: Annotated[
+        int, typer.Option(min=0, help="Leave out what `finetune --test` of this number holds out.")
+    ] = 0,
+    split_seed: Annotated[int, typer.Option(min=0, help="Decides which cases are left out.")] = 0,
+    cases: Annotated[Path | None, typer.Option(help="Leave out the test cases of this split.json.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file of settings.")] = None,
+    set: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Override a setting.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")] = False,
+) -> None:
+    """Train on volumes without their labels; `finetune --pretrained` goes on from the result."""
+    from . import api
+
+    run = api.pretrain(
+        method,
+        store,
+        out,
+        test=test,
+        split_seed=split_seed,
+        cases=cases,
+        config=config,
+        set=set or (),
+        resume=resume,
+    )
+    console.print(f"run: {escape(str(run.path))}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def embed(
+    model: Annotated[Path, typer.Option(help="Run, checkpoint folder or weights file.")],
+    store: Annotated[Path, typer.Option(help="What `fewvox prepare` made.")],
+    out: Annotated[Path, typer.Option(help="The folder to make.")],
+    volumes: Annotated[int, typer.Option(min=2, help="At most so many volumes, taken evenly.")] = 50,
+    views: Annotated[int, typer.Option(min=1, help="Augmented views of each.")] = 8,
+    seed: Annotated[int, typer.Option(min=0, help="Decides the views.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Embed views of the volumes: their principal components in a picture, and measures of collapse."""
+    from . import api, tables
+
+    found = api.embed(model, store, out, volumes=volumes, views=views, seed=seed, device=device)
+    console.print(tables.measures_table(found.measures))
+    console.print(f"picture: {escape(str((out / 'pca.png').resolve()))}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def compare(
+    config: Annotated[str, typer.Argument(help="YAML file, or the name of a comparison of fewvox's own.")],
+    out: Annotated[Path | None, typer.Option(help="The folder to make, or to continue.")] = None,
+    set: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Override a setting.")] = None,
+) -> None:
+    """Compare methods at several numbers of labels and seeds; continues what was stopped."""
+    from . import api
+
+    _show_comparison(api.compare(config, out or Path(f"{Path(config).stem}-comparison"), set=set or ()))
+
+
+@app.command()
+def methods() -> None:
+    """List the pretext methods."""
+    from . import api
+
+    for name, summary in api.methods().items():
+        console.print(f"[bold]{name:10}[/] {escape(summary)}", highlight=False)
+
+
+@app.command()
 def predict(
     data: Data,
     model: Annotated[Path, typer.Option(help="Run, checkpoint folder or weights file.")],
@@ -229,16 +299,21 @@ def demo(
         bool, typer.Option("--fast", help="A minute's version, for trying the machinery.")
     ] = False,
 ) -> None:
-    """Synthetic nuclei: train on a few labels, predict, score, and draw a picture."""
-    from . import tables
+    """Synthetic nuclei: pretrain two ways, fine-tune with 1, 2 and 4 labels, score, report."""
     from .demo import demo as run_demo
 
-    made = run_demo(out, fast=fast)
-    console.print(tables.score_table(made.evaluation))
-    console.print(
-        f"mean Dice on {made.test_cases} unseen volumes: {made.evaluation.mean():.3f}", highlight=False
-    )
-    console.print(f"picture: {escape(str(made.picture.resolve()))}", highlight=False, soft_wrap=True)
+    _show_comparison(run_demo(out, fast=fast))
+
+
+def _show_comparison(made: Any) -> None:
+    from . import tables
+
+    console.print(tables.comparison_table(made.results))
+    console.print(f"report: {escape(str(made.report.resolve()))}", highlight=False, soft_wrap=True)
+    failed = [run for run in made.results.runs if run.status == "failed"]
+    if failed:
+        console.print(f"[red]{len(failed)} runs failed[/]; the report says why", highlight=False)
+        raise typer.Exit(1)
 
 
 def _kind(text: str | None) -> Any:

@@ -1,8 +1,11 @@
 """Pictures: slices with outlines, and embeddings by volume."""
 
+import csv
 import io
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -10,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from ..data.settings import plain
 from ..data.volume import Triple
 from ..ssl.embeddings import Embeddings
 
@@ -66,6 +70,23 @@ def embedding_map(embeddings: Embeddings, title: str) -> bytes:
         ax.set_ylabel(f"component 2 ({embeddings.explained[1]:.0%})")
         ax.set_title(title)
         return _png(figure)
+
+
+def write_embeddings(embeddings: Embeddings, title: str, folder: Path) -> None:
+    """Writes embeddings.npz (values, components, cases), embeddings.csv, measures.json and pca.png."""
+    values, components = embeddings.values.numpy(), embeddings.components.numpy()
+    np.savez(
+        folder / "embeddings.npz", values=values, components=components, cases=np.array(embeddings.cases)
+    )
+    with (folder / "embeddings.csv").open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["case", "component_1", "component_2"])
+        table.writerows(
+            [case, f"{a:.6g}", f"{b:.6g}"] for case, (a, b) in zip(embeddings.cases, components, strict=True)
+        )
+    measures = {**plain(embeddings.measures), "explained": list(embeddings.explained)}
+    (folder / "measures.json").write_text(json.dumps(measures, indent=1), encoding="utf-8")
+    (folder / "pca.png").write_bytes(embedding_map(embeddings, title))
 
 
 def _draw(ax: Axes, case: Segmented) -> None:

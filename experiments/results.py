@@ -95,8 +95,9 @@ class Difference:
     """Paired difference of an arm to the baseline at a number of labels: same cases, same seeds.
 
     `per_case` is the mean over seeds of the difference in each test case; `share_better` the share of
-    cases in which that is above 0, a tie counting half. `without_zero_runs` is the difference over the seeds in which neither
-    side has a class at Dice 0; None where no such seed is left, or where all seeds are such.
+    cases in which that is above 0, a tie counting half. `without_zero_runs` is the difference over the seeds
+    in which neither side has a class at Dice 0; None where no such seed is left, or where all seeds are
+    such.
     """
 
     arm: str

@@ -5,6 +5,8 @@ from rich.table import Table
 
 from ..data.scan import Scan
 from ..seg.evaluate import METRICS, Evaluation
+from ..ssl.monitors import EmbeddingMeasures
+from .results import ArmSummary, Difference, Results
 
 # more rows than this hide the problems that follow them
 _MAX_ROWS = 40
@@ -65,6 +67,48 @@ def score_table(evaluation: Evaluation) -> Table:
             str(value),
             *(_mean(row[metric].mean, row[metric].cases, row[metric].undefined) for metric in METRICS),
         )
+    return table
+
+
+def comparison_table(results: Results) -> Table:
+    """Mean Dice with its interval for each arm and number of labels, and the paired difference below it."""
+    table = Table(
+        title=f"mean Dice on {len(results.test_cases)} test volumes, {results.confidence:.0%} interval"
+    )
+    table.add_column("arm")
+    for labels in results.label_counts:
+        table.add_column(f"{labels} label{'s' if labels > 1 else ''}")
+    for arm in results.arms:
+        cells = []
+        for labels in results.label_counts:
+            found = [s for s in results.summaries if (s.arm, s.labels) == (arm, labels)]
+            differences = [d for d in results.differences if (d.arm, d.labels) == (arm, labels)]
+            cells.append("\n".join([*map(_summary, found), *map(_difference, differences)]) or "n/a")
+        table.add_row(escape(arm), *cells)
+    return table
+
+
+def _summary(summary: ArmSummary) -> str:
+    d = summary.dice
+    zero = f", {summary.runs_with_zero_class} with a class at 0" if summary.runs_with_zero_class else ""
+    return f"{d.mean:.3f} ({d.low:.3f} to {d.high:.3f}{zero})"
+
+
+def _difference(difference: Difference) -> str:
+    d = difference.dice
+    return f"{d.mean:+.3f} ({d.low:+.3f} to {d.high:+.3f}) to {escape(difference.baseline)}"
+
+
+def measures_table(measures: EmbeddingMeasures) -> Table:
+    """Measures of embeddings, a row each."""
+    table = Table()
+    for column in ("measure", "value", "meaning"):
+        table.add_column(column)
+    table.add_row("spread", f"{measures.spread:.3f}", "1: everywhere alike; near 0: collapsed to a point")
+    table.add_row("effective rank", f"{measures.effective_rank:.1f}", "directions that carry the variation")
+    if measures.retrieval is not None and measures.chance is not None:
+        meaning = f"views whose nearest other is of the same volume (chance {measures.chance:.1%})"
+        table.add_row("retrieval", f"{measures.retrieval:.1%}", meaning)
     return table
 
 

@@ -1,6 +1,6 @@
 """Scoring a folder of masks against a folder of labels."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import numpy as np
@@ -73,16 +73,21 @@ def evaluate(
     labels: str | Path,
     *,
     label_kind: LabelKind | None = None,
+    only: Collection[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Dice, IoU and HD95 of every class in every predicted case that has a label.
 
     Label values and kind come from what `fewvox predict` wrote beside the masks. For masks of another
-    program the values are those of the labels, and the kind is `label_kind` ("classes" when None).
+    program the values are those of the labels, and the kind is `label_kind` ("classes" when None). With
+    `only`, other cases are passed over.
 
     Raises DatasetError when no case has both a mask and a label.
     """
     masks, truths = find_labels(predictions), find_labels(labels)
+    if only is not None:
+        masks = {case: path for case, path in masks.items() if case in only}
+        truths = {case: path for case, path in truths.items() if case in only}
     both = sorted(masks.keys() & truths.keys())
     if not both:
         raise DatasetError(

@@ -6,10 +6,9 @@ from pathlib import Path
 from ..data.atomic import write_text
 from .checkpoint import load
 
-
 _USE = {
     True: "Predict with `fewvox predict --model THIS_FOLDER DATA --out DIR`.",
-    False: "Fine-tune with `fewvox finetune --pretrained THIS_FOLDER --store STORE --out DIR`: it predicts no masks.",
+    False: "It predicts no masks: fine-tune it with `fewvox finetune --pretrained THIS_FOLDER ...`.",
 }
 
 

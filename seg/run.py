@@ -22,7 +22,7 @@ from ..data.settings import load_mapping, plain, write_yaml
 from .checkpoint import CheckpointInfo, read_index
 from .transfer import TransferReport
 
-TRANSFER = "transfer.json"
+CONFIG, TRANSFER = "config.yaml", "transfer.json"
 _BEFORE_CONFIG = {"plan.yaml", "split.json", "environment.json", TRANSFER}
 
 
@@ -49,21 +49,21 @@ def start(
         write_text(path / TRANSFER, json.dumps(plain(report), indent=1))
     write_text(path / "environment.json", json.dumps(environment(), indent=1))
     # written last: a folder with it can be resumed
-    write_yaml(path / "config.yaml", config, "The resolved configuration of this run.")
+    write_yaml(path / CONFIG, config, "The resolved configuration of this run.")
 
 
 def check_resumable(
     path: Path, config: Any, split: dict[str, list[str]], report: TransferReport | None = None
 ) -> None:
     """Raises RunError unless the run was started with the same configuration, cases and weights."""
-    if not (path / "config.yaml").is_file():
+    if not (path / CONFIG).is_file():
         raise RunError(
             path,
             found="no run to continue",
             rule="--resume continues a run that was started before",
             remedy="Leave --resume out",
         )
-    before, now = load_mapping(path / "config.yaml"), plain(config)
+    before, now = load_mapping(path / CONFIG), plain(config)
     changed = [
         f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
         for key in sorted(before.keys() | now.keys())

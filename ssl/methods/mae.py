@@ -82,7 +82,9 @@ class Mae(nn.Module):
         z, y, x = view.shape[2:]
         bz, by, bx = self.config.block or self.network.multiple
         generator = torch.Generator().manual_seed(batch.seed)
-        mask = random_mask(len(view), (z, y, x), (bz, by, bx), self.config.mask_ratio, generator).to(view.device)
+        mask = random_mask(len(view), (z, y, x), (bz, by, bx), self.config.mask_ratio, generator).to(
+            view.device
+        )
         # 0 is the mean of a z-scored volume
         painted = self.head(self.network.features(view.masked_fill(mask, 0.0)))
         everywhere = mask.expand_as(view)

@@ -1,0 +1,199 @@
+"""What a comparison is: arms, label counts and seeds on one data set, read from YAML and checked."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
+
+from ..data.errors import UserError
+from ..data.labels import LabelKind
+from ..data.plan import BudgetName
+from ..data.settings import load_mapping, override, parse, settings
+from ..seg.finetune import FinetuneConfig
+from ..ssl.methods.registry import find_method
+from ..ssl.pretrain import PretrainConfig
+
+CONFIGS = Path(__file__).parent / "configs"
+# keys that name files or folders; in a YAML file they are relative to it
+_PATHS = ("data", "labels", "subjects", "test_data")
+# what may change between two calls for one folder
+_MAY_CHANGE = {"label_counts", "seeds", "baseline", "arms", "confidence", "pictures"}
+
+
+def _folder_name(name: str) -> str:
+    if not name.replace("-", "").replace("_", "").isalnum():
+        raise ValueError("an arm is named by letters, digits, - and _")
+    return name
+
+
+ArmName = Annotated[str, AfterValidator(_folder_name)]
+
+
+@settings
+class Arm:
+    """One of the ways that are compared.
+
+    `pretrain` holds `method` and settings of PretrainConfig; None is training from scratch. `finetune`
+    overrides settings of the comparison's own fine-tuning, for this arm. `predictions` is for masks of
+    another tool instead: a folder for each number of labels and seed, written with {labels} and {seed}.
+    """
+
+    pretrain: dict[str, Any] | None = None
+    finetune: dict[str, Any] = field(default_factory=dict)
+    predictions: str | None = None
+
+
+@settings
+class ComparisonConfig:
+    """What is compared, on which data.
+
+    `data`, `labels`, `subjects`, `spacing`, `unit`, `label_kind` and `budget` are as for `fewvox prepare`.
+    Test cases are `test` of its labelled volumes (chosen by `split_seed`), or all of `test_data`, a data set
+    of its own. Everything else is pretrained on, without labels. `finetune` holds settings of
+    FinetuneConfig that all arms share. `width` is that of the network, in all trainings.
+    """
+
+    name: str
+    data: str
+    labels: str | None = None
+    subjects: str | None = None
+    spacing: tuple[float, float, float] | None = None
+    unit: str | None = None
+    label_kind: LabelKind | None = None
+    budget: BudgetName = "default"
+    test: Annotated[int, Field(ge=0)] = 0
+    test_data: str | None = None
+    split_seed: Annotated[int, Field(ge=0)] = 0
+    label_counts: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+    baseline: str = "scratch"
+    arms: Annotated[dict[ArmName, Arm], Field(min_length=1)]
+    width: Annotated[int, Field(ge=1, le=512)] | None = None
+    finetune: dict[str, Any] = field(default_factory=dict)
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    pictures: Annotated[int, Field(ge=0)] = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One arm at one number of labels (None: its pretraining) with one seed."""
+
+    arm: str
+    labels: int | None
+    seed: int
+
+    @property
+    def path(self) -> Path:
+        """Its folder below that of its stage."""
+        labels = () if self.labels is None else (f"labels_{self.labels}",)
+        return Path(self.arm, *labels, f"seed_{self.seed}")
+
+    def __str__(self) -> str:
+        what = "pretraining" if self.labels is None else f"{self.labels} labels"
+        return f"{self.arm}, {what}, seed {self.seed}"
+
+
+def read_config(config: str | Path, assignments: Sequence[str] = ()) -> ComparisonConfig:
+    """A comparison from a YAML file, or the one of that name that comes with fewvox; all is checked.
+
+    Relative paths in the file are relative to it, those in `assignments` to the working directory.
+    """
+    file = Path(config)
+    if not file.is_file() and (CONFIGS / f"{config}.yaml").is_file():
+        file = CONFIGS / f"{config}.yaml"
+    elif not file.is_file():
+        known = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+        raise UserError(
+            config,
+            found="no such file",
+            rule=f"A comparison is a YAML file, or one of those that come with fewvox: {', '.join(known)}",
+            remedy="Check the path",
+        )
+    values = load_mapping(file)
+    for key in _PATHS:
+        if isinstance(values.get(key), str):
+            values[key] = str(file.parent / values[key])
+    chosen = parse(ComparisonConfig, override(values, list(assignments)), file)
+    _check_config(chosen, file)
+    return chosen
+
+
+def _check_config(config: ComparisonConfig, file: Path) -> None:
+    def refuse(found: str, rule: str, remedy: str) -> None:
+        raise UserError(file, found=found, rule=rule, remedy=remedy)
+
+    if (config.test > 0) == (config.test_data is not None):
+        refuse(
+            f"test {config.test} and test_data {config.test_data}",
+            "The test cases are so many volumes of the data, or a data set of their own",
+            "Give one of the two",
+        )
+    if config.baseline not in config.arms:
+        refuse(f"baseline {config.baseline}", f"It is one of the arms: {', '.join(config.arms)}", "Name one")
+    for values in (config.label_counts, config.seeds):
+        if len(set(values)) < len(values):
+            refuse(f"{values}", "Every number of labels and every seed stands once", "Take the second away")
+    for name, arm in config.arms.items():
+        if arm.predictions is not None and (arm.pretrain is not None or arm.finetune):
+            refuse(
+                f"arm {name} has predictions and a training",
+                "An arm is trained here or predicted by another tool",
+                "Take one of the two away",
+            )
+        finetune_config(config, name, config.seeds[0])
+        if arm.pretrain is not None:
+            found = pretrain_config(config, name, config.seeds[0])
+            parse(find_method(found.method).config, found.options, f"arms.{name}.pretrain.options")
+
+
+def finetune_config(config: ComparisonConfig, arm: str, seed: int) -> FinetuneConfig:
+    """The fine-tuning of an arm: the comparison's settings, overridden by the arm's own."""
+    width = {} if config.width is None else {"width": config.width}
+    values = {**width, **_merged(config.finetune, config.arms[arm].finetune), "seed": seed}
+    return parse(FinetuneConfig, values, f"finetune of arm {arm}")
+
+
+def pretrain_config(config: ComparisonConfig, arm: str, seed: int) -> PretrainConfig:
+    """The pretraining of an arm."""
+    width = {} if config.width is None else {"width": config.width}
+    values = {**width, **(config.arms[arm].pretrain or {}), "seed": seed}
+    return parse(PretrainConfig, values, f"arms.{arm}.pretrain")
+
+
+def _merged(shared: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    result = dict(shared)
+    for key, value in own.items():
+        inner = result.get(key)
+        result[key] = _merged(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+    return result
+
+
+def cells(config: ComparisonConfig) -> Iterator[Cell]:
+    """Every cell, seed by seed, so that what is done at any time is a comparison of whole seeds."""
+    for seed in config.seeds:
+        for arm, chosen in config.arms.items():
+            if chosen.pretrain is not None:
+                yield Cell(arm=arm, labels=None, seed=seed)
+        for labels in config.label_counts:
+            for arm in config.arms:
+                yield Cell(arm=arm, labels=labels, seed=seed)
+
+
+def check_same(before: ComparisonConfig, now: ComparisonConfig, where: Path) -> None:
+    """Raises UserError unless what was run for `before` still stands for `now`."""
+    changed = [
+        name
+        for name in ComparisonConfig.__dataclass_fields__
+        if name not in _MAY_CHANGE and getattr(before, name) != getattr(now, name)
+    ]
+    both = before.arms.keys() & now.arms.keys()
+    changed += [f"arms.{name}" for name in sorted(both) if before.arms[name] != now.arms[name]]
+    if changed:
+        raise UserError(
+            where,
+            found=f"another comparison: {', '.join(changed)} differ",
+            rule="Arms, label counts and seeds can be added to a comparison; all else stays as it was",
+            remedy="Choose another --out, or give the settings it was begun with (comparison.yaml)",
+        )
