@@ -20,7 +20,7 @@ from ..seg.engine.loop import Observer, train
 from ..seg.model_card import write_card
 from ..seg.networks.registry import architecture_for, build
 from ..seg.training import TrainingConfig, choose_device, estimate, planned, resolved_training, with_flips
-from .method import Method, Views
+from .method import Method, Views, ViewSpec
 from .methods.registry import Registered, find_method
 from .monitors import measure
 from .views import ViewConfig, ViewSampler, evenly
@@ -42,7 +42,7 @@ class PretrainConfig(TrainingConfig):
     method: str
     options: dict[str, Any] = field(default_factory=dict)
     views: ViewConfig = ViewConfig()
-    monitor_volumes: Annotated[int, Field(ge=2)] = 16
+    monitor_volumes: Annotated[int, Field(ge=2)] = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,9 +187,11 @@ def reached_blocks(method: Method, batch: Views) -> tuple[str, ...]:
 class Monitor:
     """Measures of the method's embeddings of some volumes, the same views at every look."""
 
-    def __init__(self, method: Method, sampler: ViewSampler, volumes: int) -> None:
-        self.method, self.sampler = method, sampler
-        self.cases = evenly(sampler.cases, volumes)
+    def __init__(self, method: Method, of_training: ViewSampler, volumes: int) -> None:
+        self.method, self.cases = method, evenly(of_training.cases, volumes)
+        patch, views = of_training.patch, of_training.config
+        # one view at a time, wherever it lies: how two lie in training must not help to tell them
+        self.sampler = ViewSampler(of_training.store, self.cases, patch, 1, ViewSpec(), views, 0, 1)
 
     @torch.no_grad()
     def __call__(self) -> dict[str, float]:
