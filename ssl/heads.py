@@ -78,9 +78,12 @@ class EmbeddingHead(nn.Module):
         super().__init__()
         self.blocks = chosen_blocks(architecture, blocks)
         widths = feature_widths(architecture)
-        # normalised by item and not by batch, which would let the items of a small one tell on each other
+        pooled = 2 * sum(widths[name] for name in self.blocks)
+        # pooled features of all volumes point nearly the same way; without their mean taken off, unit
+        # vectors begin as good as collapsed, and a few large steps finish it
         self.layers = nn.Sequential(
-            nn.Linear(2 * sum(widths[name] for name in self.blocks), hidden),
+            nn.BatchNorm1d(pooled, affine=False),
+            nn.Linear(pooled, hidden),
             nn.LayerNorm(hidden),
             nn.GELU(),
             nn.Linear(hidden, dimension),

@@ -66,7 +66,8 @@ class Triplet(nn.Module):
 
     def forward(self, batch: Views, step: int) -> PretextResult:  # noqa: ARG002 (every method gets it)
         """The loss of both directions: each view is the anchor once."""
-        first_BD, second_BD = (self.embed(view) for view in batch.views)
+        # together, so that the head takes the mean over all of them off
+        first_BD, second_BD = self.embed(torch.cat(batch.views)).chunk(2)
         margin = self.config.margin
         losses = torch.cat(
             [
