@@ -10,11 +10,11 @@ INSTALLED := $(VENV)/.installed
 
 .PHONY: help demo test check format bench clean
 help:
-	@echo "make demo    synthetic nuclei: train on a few labels, predict, score, picture (about 5 minutes)"
+	@echo "make demo    synthetic nuclei: pretrain, fine-tune, compare, report (about 10 minutes)"
 	@echo "make test    all tests (under 10 minutes)"
 	@echo "make check   format, lint, types (about 20 seconds)"
 	@echo "make format  mends format and lint where it can"
-	@echo "make bench   measures the parts of this machine's training and prediction"
+	@echo "make bench   measures the parts of a training on this machine, beside other tools"
 	@echo "make clean   removes the environment and caches"
 	@echo "The first of them also installs into $(VENV): about 3 minutes and 2 GB, more with CUDA."
 
@@ -27,7 +27,7 @@ $(INSTALLED): pyproject.toml setup.py constraints.txt
 	@touch $@
 
 demo: $(INSTALLED)
-	@echo "== demo: about 5 minutes on two cores"
+	@echo "== demo: about 10 minutes on two cores"
 	$(BIN)/fewvox demo
 
 test: $(INSTALLED)
@@ -44,7 +44,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 
 bench: $(INSTALLED)
-	$(BIN)/python -m fewvox.experiments.bench.slice
+	$(BIN)/fewvox bench all
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .ruff_cache .pytest_cache .hypothesis

@@ -39,6 +39,7 @@ from .display import TrainingDisplay, bytes_text, console, meter
 from .pictures import write_embeddings
 
 if TYPE_CHECKING:
+    from .bench import Figure
     from .compare import Comparison
 
 
@@ -332,6 +333,22 @@ def compare(config: str | Path, out: str | Path, *, set: Sequence[str] = ()) -> 
 
     command = shlex.join(["fewvox", "compare", str(config), *(part for s in set for part in ("--set", s))])
     return run_comparison(read_config(config, set), Path(out), command)
+
+
+def bench(what: str, *, json: str | Path | None = None) -> "tuple[Figure, ...]":
+    """Measures a part of fewvox on this machine, in turn with other tools that are installed.
+
+    Args:
+        what: "store", "supply", "train", "predict" or "all".
+        json: file to write the figures to.
+    """
+    from . import bench as benching
+
+    found = benching.bench(what)
+    if json is not None:
+        figures = [{**plain(figure), "ratio": figure.ratio} for figure in found]
+        write_text(Path(json), json_library.dumps(figures, indent=1))
+    return found
 
 
 def predict(

@@ -242,6 +242,17 @@ def methods() -> None:
 
 
 @app.command()
+def bench(
+    what: Annotated[str, typer.Argument(help="store, supply, train, predict or all.")],
+    json: JsonFile = None,
+) -> None:
+    """Measure a part of fewvox on this machine, in turn with other tools that are installed."""
+    from . import api, tables
+
+    console.print(tables.bench_table(api.bench(what, json=json)))
+
+
+@app.command()
 def predict(
     data: Data,
     model: Annotated[Path, typer.Option(help="Run, checkpoint folder or weights file.")],

@@ -1,11 +1,15 @@
 """Tables that a person reads: what a scan found, what an evaluation measured."""
 
+from collections.abc import Sequence
+
+import torch
 from rich.markup import escape
 from rich.table import Table
 
 from ..data.scan import Scan
 from ..seg.evaluate import METRICS, Evaluation
 from ..ssl.monitors import EmbeddingMeasures
+from .bench import Figure
 from .results import ArmSummary, Difference, Results
 
 # more rows than this hide the problems that follow them
@@ -110,6 +114,21 @@ def measures_table(measures: EmbeddingMeasures) -> Table:
         meaning = f"views whose nearest other is of the same volume (chance {measures.chance:.1%})"
         table.add_row("retrieval", f"{measures.retrieval:.1%}", meaning)
     return table
+
+
+def bench_table(figures: Sequence[Figure]) -> Table:
+    """Times, ours and a peer's, with their ratio."""
+    table = Table(title=f"medians in one process, {torch.get_num_threads()} threads")
+    for column in ("what", "work", "ours", "peer", "its time", "times as fast as it"):
+        table.add_column(column, justify="right" if column in ("ours", "its time") else "left")
+    for f in figures:
+        theirs = ("", "") if f.peer_seconds is None else (_duration(f.peer_seconds), f"{f.ratio:.2f}")
+        table.add_row(f.what, f.work, _duration(f.seconds), f.peer or "none", *theirs)
+    return table
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"
 
 
 def _mean(mean: float | None, cases: int, undefined: int) -> str:

@@ -157,3 +157,42 @@ def test_the_report_gives_tensors_parameters_and_shares_of_each_part(load_run, m
     assert lines[1].strip() == "encoder  12/12 tensors, 834 of 834 parameters loaded (100.0%)"
     assert lines[2].split()[:2] == ["decoder", "0/7"]
     assert lines[3].strip() == "7 re-initialised: not chosen"
+
+
+@pytest.fixture
+def deep(make_plan):
+    """A plan of three levels: two blocks in the decoder."""
+    return make_plan(strides=((1, 2, 2), (1, 2, 2)))
+
+
+def test_single_blocks_that_a_loss_reached_are_loaded_and_the_others_are_not(load_run, deep):
+    network = fresh(deep)
+    report = transfer(network, load_run(plan=deep, trained=("encoder", "decoder.0")), deep)
+    before = fresh(deep).state_dict()
+    moved = {n for n, t in network.state_dict().items() if not torch.equal(t, before[n])}
+    assert {".".join(n.split(".")[:2]) for n in moved} == {"encoder.0", "encoder.1", "encoder.2", "decoder.0"}
+    assert {t.name for t in report.tensors if t.loaded and t.part == "decoder"} == {
+        n for n in before if n.startswith("decoder.0.")
+    }
+    reasons = {t.reason for t in report.tensors if t.part == "decoder" and not t.loaded}
+    assert reasons == {"the checkpoint's loss did not reach it"}
+
+
+def test_the_share_of_what_was_reached_does_not_count_the_rest(load_run, deep):
+    report = transfer(fresh(deep), load_run(plan=deep, trained=("encoder", "decoder.0")), deep)
+    of_block = [t.parameters for t in report.tensors if t.name.startswith("decoder.0.")]
+    whole = [t.parameters for t in report.tensors if t.part == "decoder"]
+    assert report.share("decoder") == pytest.approx(sum(of_block) / sum(whole))
+    assert report.share("decoder", of_reached=True) == 1
+    assert report.share("encoder") == report.share("encoder", of_reached=True) == 1
+    # of the output nothing was reached: then all of it counts
+    assert report.share("output", of_reached=True) == 0
+
+
+def test_a_reached_block_that_does_not_fit_is_an_error_all_the_same(load_run, deep):
+    found = load_run(plan=deep, trained=("encoder", "decoder.0"))
+    fewer = replace(found, tensors={n: t for n, t in found.tensors.items() if not n.startswith("decoder.0.")})
+    network = fresh(deep)
+    with pytest.raises(TransferError, match="not in the checkpoint"):
+        transfer(network, fewer, deep)
+    assert differing(network, deep) == set()

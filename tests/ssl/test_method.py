@@ -19,6 +19,13 @@ class Toy(nn.Module):
         first, second = (self.network(view) for view in batch.views)
         return PretextResult(loss=(first - second).square().mean(), embeddings=first)
 
+    @staticmethod
+    def heads(architecture: object, config: object) -> nn.Module:
+        return nn.Identity()
+
+    def embed(self, view: torch.Tensor) -> torch.Tensor:
+        return self.network(view)
+
     def after_step(self, step: int) -> None: ...
 
     def exported_network(self) -> nn.Module:
@@ -45,7 +52,7 @@ def test_an_unknown_name_is_answered_with_the_known_ones(table):
 
 
 def test_a_class_that_is_no_method_is_refused(table):
-    with pytest.raises(TypeError, match="lacks views, after_step, exported_network"):
+    with pytest.raises(TypeError, match="lacks views, heads, embed, after_step, exported_network"):
         register_method("linear", dict)(nn.Linear)
 
 
@@ -61,11 +68,18 @@ def test_a_batch_has_each_volume_once():
 
 
 def test_views_move_together():
-    views = Views(views=(torch.zeros(1, 2), torch.ones(1, 2)), cases=("a",)).to(torch.device("meta"))
+    views = Views(views=(torch.zeros(1, 2), torch.ones(1, 2)), cases=("a",), seed=3).to(torch.device("meta"))
     assert [v.device.type for v in views.views] == ["meta", "meta"]
-    assert views.cases == ("a",)
+    assert (views.cases, views.seed) == (("a",), 3)
 
 
-def test_a_method_needs_a_view():
-    with pytest.raises(ValueError, match="at least one view"):
-        ViewSpec(count=0)
+@pytest.mark.parametrize("fields", [{"count": 0}, {"count": 3}, {"volumes": 0}])
+def test_a_method_needs_one_or_two_views_of_a_volume(fields):
+    with pytest.raises(ValueError, match="one or two views of at least one volume"):
+        ViewSpec(**fields)
+
+
+def test_the_summary_of_a_method_is_the_first_line_of_its_description(table):
+    Documented = type("Documented", (Toy,), {"__doc__": "Told in a line.\n\nAnd at length."})
+    register_method("told", dict)(Documented)
+    assert find_method("told", table).summary == "Told in a line."

@@ -186,3 +186,35 @@ def test_a_thin_patch_is_turned_within_its_plane_only(patch):
         torch.testing.assert_close(turn[0], IDENTITY[0, 0])
         torch.testing.assert_close(turn[:, 0], IDENTITY[0, :, 0])
         assert not torch.allclose(turn, IDENTITY[0])
+
+
+@pytest.mark.parametrize("shift", [(0, 0, 0), (1, -2, 1), (-1, 0, 2)])
+def test_a_shift_of_whole_voxels_is_another_crop(shift):
+    box = volume(8, 10, 12)
+    out = apply_maps(box, IDENTITY, (4, 4, 4), shifts=torch.tensor([shift], dtype=torch.float64))
+    cut = tuple(slice(k // 2 - 2 + s, k // 2 + 2 + s) for k, s in zip((8, 10, 12), shift, strict=True))
+    torch.testing.assert_close(out, box[:, :, *cut], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("nearest", "order"), [(False, 1), (True, 0)])
+def test_a_shifted_map_is_scipys(nearest, order):
+    """The shift is in voxels of the box, whatever the map; beyond the border it is 0."""
+    box, patch = volume(9, 10, 12), (6, 8, 7)
+    matrix = np.array([[0.913, 0.207, -0.119], [-0.311, 1.103, 0.257], [0.151, -0.211, -0.797]])
+    for shift in ([0.61, -1.27, 2.13], [-3.41, 4.07, 0.29]):
+        centre, middle = np.array([9, 10, 12]) / 2 - 0.5 + shift, np.array(patch) / 2 - 0.5
+        shifts = torch.tensor([shift], dtype=torch.float64)
+        out = apply_maps(box, torch.from_numpy(matrix)[None], patch, shifts=shifts, nearest=nearest)
+        for channel, result in zip(box[0], out[0], strict=True):
+            expected = ndimage.affine_transform(
+                channel.numpy(), matrix, centre - matrix @ middle, patch, order=order, mode="grid-constant"
+            )
+            np.testing.assert_allclose(result, expected, atol=1e-4)
+
+
+def test_each_item_has_a_shift_of_its_own():
+    boxes = volume(6, 6, 6).expand(2, 2, 6, 6, 6)
+    shifts = torch.tensor([[0.0, 0, 0], [1, 0, -1]], dtype=torch.float64)
+    out = apply_maps(boxes, IDENTITY.expand(2, 3, 3), (4, 4, 4), shifts=shifts)
+    torch.testing.assert_close(out[0], boxes[0, :, 1:5, 1:5, 1:5], atol=1e-5, rtol=0)
+    torch.testing.assert_close(out[1], boxes[1, :, 2:6, 1:5, 0:4], atol=1e-5, rtol=0)

@@ -50,6 +50,20 @@ class ToyTask(nn.Module):
         return StepResult(loss=loss, logs={"twice": 2 * loss.detach()})
 
 
+class HeadedTask(ToyTask):
+    """The same with something of its own beside the network, trained and counted."""
+
+    def __init__(self, network, *args):
+        super().__init__(network, *args)
+        self.head = nn.Linear(1, 1)
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, batch, step):
+        result = super().forward(batch, step)
+        self.seen += 1
+        return replace(result, loss=result.loss + self.head(result.loss.detach()[None, None]).square().sum())
+
+
 def batches(first, last):
     for step in range(first, last):
         generator = torch.Generator().manual_seed(step)
@@ -68,19 +82,18 @@ def infinite_gradient(loss, network):
 def run_toy(make_info):
     """Trains the toy task in a run folder; gives the network."""
 
-    def run(path, config=CONFIG, *, spoil=None, meanwhile=None, validate=None, observer=None):
+    def run(path, config=CONFIG, *, spoil=None, meanwhile=None, kind=ToyTask, **more):
         torch.manual_seed(0)
         network = nn.Linear(3, 1)
         path.mkdir(exist_ok=True)
         train(
-            ToyTask(network, spoil, meanwhile),
+            kind(network, spoil, meanwhile),
             network,
             batches,
             path,
             config,
             describe=lambda steps, scores: make_info(steps=steps, scores=scores),
-            validate=validate,
-            observer=observer,
+            **more,
         )
         return network
 
@@ -264,3 +277,69 @@ def test_metrics_hold_what_the_task_reports(tmp_path, run_toy):
     lines = read_metrics(tmp_path / "run")
     assert all(line["twice"] == pytest.approx(2 * line["loss"]) for line in lines)
     assert json.loads((tmp_path / "run/checkpoints/index.json").read_text()) == {"last": "step_000010"}
+
+
+def test_something_follows_each_update_and_no_other_step(tmp_path, run_toy, monkeypatch):
+    """A teacher's moving average: after the weights have moved, and not where they have not."""
+    followed, update = [], torch.optim.AdamW.step
+
+    def note(self, *args, **kwargs):
+        followed.append("update")
+        return update(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", note)
+    config = replace(CONFIG, steps=4)
+    run_toy(tmp_path / "run", config, spoil={2: nan_loss}, after_step=followed.append)
+    assert followed == ["update", 0, "update", 1, "update", 3]
+
+
+def test_what_follows_an_update_comes_before_the_scores_of_its_step(tmp_path, run_toy):
+    events = []
+
+    def validate():
+        events.append("scores")
+        return {"score": 0.0}
+
+    config = replace(CONFIG, steps=3, validate_every=1)
+    run_toy(tmp_path / "run", config, after_step=events.append, validate=validate)
+    assert events == [0, "scores", 1, "scores", 2, "scores"]
+
+
+@pytest.mark.parametrize("killed_at", [3, 5, 9])
+def test_what_a_task_has_beside_its_network_is_continued_too(tmp_path, run_toy, killed_at):
+    run_toy(tmp_path / "whole", kind=HeadedTask)
+    with pytest.raises(Killed):
+        run_toy(tmp_path / "killed", meanwhile={killed_at: die}, kind=HeadedTask)
+    run_toy(tmp_path / "killed", kind=HeadedTask)
+    assert_same_run(tmp_path / "killed", tmp_path / "whole")
+    states = [checkpoint.load_state(tmp_path / run)["task"] for run in ("whole", "killed")]
+    assert states[0].keys() == {"head.weight", "head.bias", "seen"}
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert states[1]["seen"] == 10
+    # weights of the network stand in one file alone
+    assert checkpoint.load(tmp_path / "killed").tensors.keys() == {"weight", "bias"}
+
+
+def test_a_task_with_nothing_beside_its_network_keeps_nothing(tmp_path, run_toy):
+    run_toy(tmp_path / "run")
+    assert checkpoint.load_state(tmp_path / "run")["task"] == {}
+
+
+def test_a_run_is_not_continued_by_a_task_of_another_kind(tmp_path, run_toy):
+    """A head that was not saved would begin anew in silence."""
+    run_toy(tmp_path / "run", replace(CONFIG, steps=4))
+    with pytest.raises(RuntimeError, match=r"Missing key.*head\.weight"):
+        run_toy(tmp_path / "run", kind=HeadedTask)
+
+
+def test_scores_are_recorded_under_the_name_they_are_given(tmp_path, run_toy):
+    config = replace(CONFIG, steps=4, validate_every=2)
+    run_toy(tmp_path / "run", config, validate=lambda: {"spread": 0.5}, validation="monitor")
+    lines = read_metrics(tmp_path / "run")
+    assert [line for line in lines if "monitor/spread" in line] == [
+        {"step": step, "monitor/spread": 0.5} for step in (1, 3)
+    ]
+    assert not any(name.startswith("validation") for line in lines for name in line)
+    # nothing called "score" chooses a best one
+    assert "best" not in checkpoint.read_index(tmp_path / "run")
+    assert checkpoint.load(tmp_path / "run").info.scores == {"spread": 0.5}

@@ -1,0 +1,108 @@
+"""Embeddings of volumes by a trained network, and their principal components."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from fewvox.seg import checkpoint
+from fewvox.seg.checkpoint import Checkpoint, CheckpointInfo
+from fewvox.seg.networks.registry import architecture_for, build
+from fewvox.seg.training import TrainingConfig, planned
+from fewvox.seg.transfer import TransferError
+from fewvox.ssl.embeddings import embed, principal_components
+from fewvox.ssl.heads import pool
+from fewvox.ssl.monitors import measure
+from fewvox.ssl.views import ViewSampler
+
+# both decoder levels, of 8 and 4 features: mean and deviation of each
+SIZE = 24
+
+
+@pytest.fixture(scope="module")
+def model(tiny_store, tmp_path_factory) -> Checkpoint:
+    """A checkpoint of an untrained network."""
+    plan = planned(tiny_store.plan, TrainingConfig(patch=(8, 16, 8), width=4))
+    info = CheckpointInfo(
+        architecture=architecture_for(plan), plan=plan, method="mae", trained=("encoder", "decoder"),
+        steps=1, seed=0, trained_on=(), validated_on=()
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("model")
+    checkpoint.save(folder, build(info.architecture, 0), info, {}, None)
+    return checkpoint.load(folder)
+
+
+def test_every_view_of_every_volume_is_embedded(model, tiny_store):
+    told = []
+    found = embed(
+        model, tiny_store, ("c01", "c00"), views=3, device="cpu", progress=lambda *done: told.append(done)
+    )
+    assert found.cases == ("c01",) * 3 + ("c00",) * 3
+    assert found.values.shape == (6, SIZE)
+    assert found.components.shape == (6, 2)
+    assert found.measures == measure(found.values, list(found.cases))
+    assert told == [(1, 2), (2, 2)]
+
+
+def test_embeddings_are_pooled_features_of_the_network_without_any_head(model, tiny_store, monkeypatch):
+    shown = []
+    views = ViewSampler.views
+
+    def note(self, *asked):
+        made = views(self, *asked)
+        shown.append(made.views[0])
+        return made
+
+    monkeypatch.setattr(ViewSampler, "views", note)
+    found = embed(model, tiny_store, ("c00", "c01"), views=2, device="cpu")
+    network = model.network().eval()
+    expected = torch.cat([pool(network.decode(network.encode(image))) for image in shown])
+    assert [image.shape for image in shown] == [(1, 1, 8, 16, 8)] * 4
+    torch.testing.assert_close(found.values, expected)
+
+
+def test_embeddings_depend_on_the_seed_alone(model, tiny_store):
+    torch.manual_seed(0)
+    one = embed(model, tiny_store, volumes=2, views=2, device="cpu")
+    torch.manual_seed(1)
+    again = embed(model, tiny_store, volumes=2, views=2, device="cpu")
+    other = embed(model, tiny_store, volumes=2, views=2, device="cpu", seed=1000)
+    assert torch.equal(one.values, again.values)
+    assert torch.equal(one.components, again.components)
+    assert not torch.isclose(one.values, other.values).all(dim=1).any()
+    # nor is a view shown twice
+    assert len({tuple(value) for value in one.values.tolist()}) == 4
+
+
+@pytest.mark.parametrize(
+    ("volumes", "chosen"),
+    [(2, ["c00", "c05"]), (3, ["c00", "c03", "c06"]), (50, [f"c{i:02}" for i in range(10)])],
+)
+def test_of_more_volumes_some_are_taken_evenly(model, tiny_store, volumes, chosen):
+    assert list(embed(model, tiny_store, volumes=volumes, views=1, device="cpu").cases) == chosen
+
+
+def test_another_preprocessing_is_refused(model, tiny_store):
+    theirs = replace(model.info.plan.preprocessing, spacing=(3.0, 1.0, 1.0))
+    other = replace(model, info=replace(model.info, plan=replace(model.info.plan, preprocessing=theirs)))
+    with pytest.raises(TransferError, match="spacing"):
+        embed(other, tiny_store, device="cpu")
+
+
+def test_components_are_those_of_a_singular_value_decomposition():
+    values = np.random.default_rng(0).normal(size=(20, 5)) * [1, 5, 2, 1, 3] + 7
+    found, explained = principal_components(torch.from_numpy(values).float())
+    centred = values - values.mean(axis=0)
+    u, s, _ = np.linalg.svd(centred, full_matrices=False)
+    expected = u[:, :2] * s[:2]
+    signs = np.sign((found.numpy() * expected).sum(axis=0))
+    np.testing.assert_allclose(found.numpy() * signs, expected, atol=1e-4)
+    assert explained == pytest.approx(tuple(s[:2] ** 2 / (s**2).sum()), rel=1e-4)
+
+
+def test_components_of_a_line_are_its_places():
+    places = torch.tensor([0.0, 1.0, 3.0, 4.0])
+    found, explained = principal_components(places[:, None] * torch.tensor([[3.0, 4.0]]))
+    assert sorted(abs(found[:, 0]).tolist()) == pytest.approx([5, 5, 10, 10])
+    np.testing.assert_allclose(found[:, 1], 0, atol=1e-5)
+    assert explained == pytest.approx((1, 0))
