@@ -70,10 +70,12 @@ class Method(Protocol):
 
     `network` is what the loss trains. `forward` is what the loop (and DDP) calls; `after_step` follows each
     update (a teacher's moving average); `exported_network` is what a checkpoint keeps. `embed` gives
-    embeddings (B, D) of a view (B, C, Z, Y, X): what is watched for collapse.
+    embeddings (B, D) of a view (B, C, Z, Y, X): what is watched for collapse. `adamw_lr` is the peak learning
+    rate where AdamW is used and none is set; None leaves it to the optimiser's own default.
     """
 
     views: ViewSpec
+    adamw_lr: float | None
     network: UNet
 
     @staticmethod
@@ -103,7 +105,7 @@ class Registered:
 
 METHODS: dict[str, Registered] = {}
 T = TypeVar("T", bound=type)
-_PARTS = ("views", "heads", "forward", "embed", "after_step", "exported_network")
+_PARTS = ("views", "adamw_lr", "heads", "forward", "embed", "after_step", "exported_network")
 
 
 def register_method(name: str, config: type) -> Callable[[T], T]:

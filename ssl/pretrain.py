@@ -17,6 +17,7 @@ from ..data.store import Store
 from ..seg import run
 from ..seg.checkpoint import CheckpointInfo, load
 from ..seg.engine.loop import Observer, train
+from ..seg.engine.optimisers import resolved
 from ..seg.model_card import write_card
 from ..seg.networks.registry import architecture_for, build
 from ..seg.training import TrainingConfig, choose_device, estimate, planned, resolved_training, with_flips
@@ -156,8 +157,11 @@ def resolved_config(config: PretrainConfig, plan: Plan, registered: Registered) 
         )
     every = config.validate_every or max(1, config.steps // 5)
     spatial = with_flips(config.views.spatial, plan, config.steps)
+    optimizer = resolved(config.optimizer, config.steps)
+    if optimizer.name == "adamw" and config.optimizer.lr is None and registered.method.adamw_lr is not None:
+        optimizer = replace(optimizer, lr=registered.method.adamw_lr)
     return replace(
-        resolved_training(config, plan),
+        resolved_training(replace(config, optimizer=optimizer), plan),
         validate_every=every,
         options=plain(parse(registered.config, config.options, "options")),
         views=replace(config.views, spatial=spatial),

@@ -66,6 +66,7 @@ class Mae(nn.Module):
     """Blocks of a view are masked, and the network reconstructs them."""
 
     views = ViewSpec(count=1)
+    adamw_lr = None
 
     def __init__(self, network: UNet, heads: nn.Module, config: MaeConfig) -> None:
         super().__init__()
