@@ -108,7 +108,8 @@ def measures_table(measures: EmbeddingMeasures) -> Table:
     table = Table()
     for column in ("measure", "value", "meaning"):
         table.add_column(column)
-    table.add_row("spread", f"{measures.spread:.3f}", "1: everywhere alike; near 0: collapsed to a point")
+    if measures.spread is not None:
+        table.add_row("spread", f"{measures.spread:.3f}", "1: everywhere alike; near 0: collapsed to a point")
     table.add_row("effective rank", f"{measures.effective_rank:.1f}", "directions that carry the variation")
     if measures.retrieval is not None and measures.chance is not None:
         meaning = f"views whose nearest other is of the same volume (chance {measures.chance:.1%})"

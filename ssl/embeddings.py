@@ -57,7 +57,7 @@ def embed(
     patch = checkpoint.info.plan.training.patch
     sampler = ViewSampler(store, chosen, patch, 1, ViewSpec(count=1), ViewConfig(), seed, 1)
     found, owners = [], []
-    with torch.inference_mode():
+    with torch.no_grad():
         for i, case in enumerate(chosen):
             for view in range(views):
                 image = sampler.views([case], seed + i * views + view, 1.0).views[0]

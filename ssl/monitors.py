@@ -14,14 +14,15 @@ class EmbeddingMeasures:
     """What a set of embeddings is like.
 
     `spread`: standard deviation of unit vectors, mean over dimensions, times sqrt(D): 1 where they point
-        everywhere alike, 0 when all have collapsed to one (Chen & He 2021, SimSiam, section 4.1).
+        everywhere alike, 0 when all have collapsed to one (Chen & He 2021, SimSiam, section 4.1). None where
+        they are no unit vectors: pooled features have a large part in common that says nothing.
     `effective_rank`: how many directions carry the variation, from 1 to the smaller of D and the number of
         views less one (Roy & Vetterli 2007; as RankMe in Garrido et al. 2023, here of centred embeddings).
     `retrieval`: share of views whose nearest other view, by cosine after centring, is of the same volume;
         None where no volume has two views. `chance` is what random embeddings would give.
     """
 
-    spread: float
+    spread: float | None
     effective_rank: float
     retrieval: float | None
     chance: float | None
@@ -30,8 +31,9 @@ class EmbeddingMeasures:
 def measure(embeddings_ND: Tensor, volumes: list[str]) -> EmbeddingMeasures:
     """Measures of embeddings (N, D), one for each view; `volumes` tells which volume each view is of."""
     z = embeddings_ND.double()
-    unit = F.normalize(z, dim=1)
-    spread = float(unit.std(dim=0, correction=0).mean() * z.shape[1] ** 0.5)
+    spread = None
+    if bool((z.norm(dim=1) - 1).abs().max() < 1e-3):
+        spread = float(z.std(dim=0, correction=0).mean() * z.shape[1] ** 0.5)
     centred = z - z.mean(dim=0)
     return EmbeddingMeasures(
         spread=spread, effective_rank=effective_rank(centred), **_retrieval(centred, volumes)

@@ -16,7 +16,7 @@ from ..data.settings import checked, parse, plain, settings
 from ..data.store import Store
 from ..seg import run
 from ..seg.checkpoint import CheckpointInfo, load
-from ..seg.engine.loop import Observer, train
+from ..seg.engine.loop import Observer, TrainingError, train
 from ..seg.engine.optimisers import resolved
 from ..seg.model_card import write_card
 from ..seg.networks.registry import architecture_for, build
@@ -209,7 +209,15 @@ class Monitor:
                 drawn = self.sampler.views([case], _MONITOR_SEED + 2 * i + look, 1.0)
                 embeddings.append(self.method.embed(drawn.to(device).views[0]).cpu())
                 volumes.append(case)
-        measures = plain(measure(torch.cat(embeddings), volumes))
+        found = torch.cat(embeddings)
+        if not torch.isfinite(found).all():
+            raise TrainingError(
+                "the embeddings",
+                found="some are not finite",
+                rule="A training learns from finite numbers",
+                remedy="Lower optimizer.lr; the last checkpoint is from before",
+            )
+        measures = plain(measure(found, volumes))
         return {name: value for name, value in measures.items() if value is not None and name != "chance"}
 
 

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from fewvox.data.errors import UserError
 from fewvox.data.settings import load_mapping
-from fewvox.experiments import api
+from fewvox.data.splits import split
+from fewvox.experiments import api, cli
+from fewvox.ssl.methods.registry import METHODS
 
 PROGRAM = Path(sys.executable).with_name("fewvox")
 
@@ -56,7 +58,10 @@ def test_the_version_is_that_of_the_distribution():
     assert (run.returncode, run.stdout.strip()) == (0, f"fewvox {version('fewvox')}")
 
 
-@pytest.mark.parametrize("command", ["scan", "prepare", "finetune", "predict", "evaluate", "demo"])
+@pytest.mark.parametrize(
+    "command",
+    ["scan", "prepare", "finetune", "pretrain", "embed", "compare", "methods", "predict", "evaluate", "demo"],
+)
 def test_every_command_explains_itself(command):
     run = fewvox(command, "--help")
     assert run.returncode == 0
@@ -183,3 +188,152 @@ def test_a_path_that_cannot_be_written_is_told_on_stderr(volumes, tmp_path):
     assert run.returncode == 1
     assert "No such file or directory" in run.stderr
     assert "Traceback" not in run.stderr
+
+
+SMALL = ["steps=2", "batch=2", "patch=[8,16,8]", "width=4", "device=cpu"]
+SET = [part for setting in SMALL for part in ("--set", setting)]
+
+
+@pytest.fixture
+def typed(monkeypatch, capsys):
+    """Runs a command in this very process: its exit status, and what it printed, in one line."""
+
+    def run(*arguments: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["fewvox", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        shown = capsys.readouterr()
+        return int(end.value.code or 0), " ".join((shown.out + shown.err).split())
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def pretrained(tiny_store, tmp_path_factory) -> Path:
+    """A pretraining that held out three cases."""
+    out = tmp_path_factory.mktemp("pretrained") / "run"
+    return api.pretrain("mae", tiny_store.path, out, test=3, set=SMALL).path
+
+
+def test_the_methods_are_listed_with_what_they_do(typed):
+    status, told = typed("methods")
+    assert status == 0
+    for name in ("triplet", "mae"):
+        assert f"{name} {METHODS[name].summary}" in " ".join(told.split())
+
+
+def test_an_unknown_method_is_answered_with_the_known_ones(typed, tiny_store, tmp_path):
+    status, told = typed("pretrain", "nosuch", "--store", tiny_store.path, "--out", tmp_path / "run")
+    assert status == 1
+    assert f"There are: {', '.join(sorted(METHODS))}" in told
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_wrong_option_of_a_method_is_told_and_leaves_nothing(typed, tiny_store, tmp_path):
+    place = ("--store", tiny_store.path, "--out", tmp_path / "run")
+    status, told = typed("pretrain", "mae", *place, *SET, "--set", "options.margin=1")
+    assert (status, "unknown key 'margin'" in told) == (1, True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_pretraining_on_labelled_cases_warns_and_is_continued_only_with_resume(typed, tiny_store, tmp_path):
+    command = ("pretrain", "mae", "--store", tiny_store.path, "--out", tmp_path / "run", *SET)
+    status, told = typed(*command)
+    assert status == 0
+    assert "10 volumes, 0 test cases left out" in told
+    assert "10 of them have labels, which are not read" in told
+    assert "hold some out with --test or --cases" in told
+    status, told = typed(*command)
+    assert (status, "Continue it with --resume" in told) == (1, True)
+    status, told = typed(*command, "--resume")
+    assert (status, f"run: {tmp_path / 'run'}" in told) == (0, True)
+    status, told = typed(*command, "--set", "steps=3", "--resume")
+    assert (status, "steps was 2, is 3" in told) == (1, True)
+
+
+def test_a_pretraining_leaves_out_what_fine_tuning_will_test_on(pretrained, tiny_store):
+    lists = json.loads((pretrained / "split.json").read_text())
+    assert tuple(lists["test"]) == split(tiny_store.annotated, test=3, labelled=2, seed=9).test
+    assert len(lists["train"]) == 7
+    assert not {*lists["train"]} & {*lists["test"]}
+
+
+def test_a_pretraining_leaves_out_the_test_cases_of_a_file(typed, pretrained, tiny_store, tmp_path):
+    command = ("pretrain", "mae", "--store", tiny_store.path, "--out", tmp_path / "run", *SET)
+    cases = ("--cases", pretrained / "split.json")
+    status, told = typed(*command, *cases, "--test", 2)
+    assert (status, "Leave one of the two out" in told) == (1, True)
+    status, told = typed(*command, *cases)
+    assert status == 0
+    assert "7 volumes, 3 test cases left out" in told
+    assert "hold some out" not in told
+    assert (tmp_path / "run/split.json").read_text() == (pretrained / "split.json").read_text()
+
+
+def test_embeddings_are_written_once(typed, pretrained, tiny_store, tmp_path):
+    command = ("embed", "--model", pretrained, "--store", tiny_store.path, "--out", tmp_path / "seen")
+    status, told = typed(*command, "--volumes", 4, "--views", 2)
+    assert status == 0
+    assert f"picture: {tmp_path / 'seen/pca.png'}" in told
+    assert "effective rank" in told
+    files = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "seen").iterdir()}
+    assert set(files) == {"embeddings.npz", "embeddings.csv", "measures.json", "pca.png"}
+    with np.load(tmp_path / "seen/embeddings.npz", allow_pickle=False) as arrays:
+        assert len(set(arrays["cases"])) == 4
+        assert len(arrays["values"]) == 8
+    status, told = typed(*command)
+    assert (status, "exists already" in told) == (1, True)
+    assert {p.name: p.stat().st_mtime_ns for p in (tmp_path / "seen").iterdir()} == files
+
+
+def test_what_is_no_model_cannot_embed(typed, tiny_store, tmp_path):
+    place = ("--store", tiny_store.path, "--out", tmp_path / "seen")
+    status, told = typed("embed", "--model", tmp_path, *place)
+    assert (status, "no checkpoint in it" in told) == (1, True)
+    assert list(tmp_path.iterdir()) == []
+    assert typed("embed", "--model", tmp_path, *place, "--volumes", 1)[0] == 2
+
+
+def test_a_comparison_that_is_not_there_is_told_with_those_there_are(typed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, told = typed("compare", "missing.yaml")
+    assert status == 1
+    assert "missing.yaml: no such file" in told
+    assert "demo, hippocampus" in told
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_comparison_with_a_failed_run_exits_1_with_its_report_until_it_is_mended(
+    typed, volumes, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    masks = tmp_path / "mine"
+    arms = {"labels": {"predictions": str(volumes / "labels")}, "mine": {"predictions": str(masks)}}
+    values = {
+        "name": "two",
+        "data": str(volumes),
+        "budget": "cpu",
+        "test": 2,
+        "label_counts": [1],
+        "pictures": 0,
+    }
+    (tmp_path / "two.yaml").write_text(
+        json.dumps({**values, "seeds": [0], "baseline": "labels", "arms": arms})
+    )
+    status, told = typed("compare", "two.yaml")
+    assert status == 1
+    assert "1 runs failed; the report says why" in told
+    report = tmp_path / "two-comparison/report.html"
+    assert f"report: {report}" in told
+    assert "no such folder" in report.read_text(encoding="utf-8")
+    masks.symlink_to(volumes / "labels")
+    status, told = typed("compare", "two.yaml", "--out", "two-comparison")
+    assert status == 0
+    assert "labels, 1 labels, seed 0: done before" in told
+    assert "failed" not in told
+
+
+def test_the_demo_does_not_write_over_a_folder(typed, tmp_path):
+    status, told = typed("demo", "--fast", "--out", tmp_path)
+    assert (status, "The demo makes a new folder" in told) == (1, True)
+    assert list(tmp_path.iterdir()) == []

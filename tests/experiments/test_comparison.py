@@ -43,7 +43,7 @@ def write(tmp_path):
     def make(**changes) -> Path:
         file = tmp_path / "here/tiny.yaml"
         file.parent.mkdir(exist_ok=True)
-        file.write_text(yaml.safe_dump(GOOD | changes))
+        file.write_text(yaml.safe_dump(GOOD | changes, sort_keys=False))
         return file
 
     return make

@@ -1,6 +1,7 @@
 """The demo in its fast form."""
 
 import json
+from typing import Any
 
 import pytest
 from fewvox.data.errors import UserError
@@ -64,7 +65,8 @@ def test_without_a_folder_it_takes_a_free_name(tmp_path, monkeypatch):
     (tmp_path / "fewvox-demo").mkdir()
     monkeypatch.setattr(module, "write_nuclei", lambda folder, **_: folder)
     monkeypatch.setattr(module, "run_comparison", lambda config, out, command: (config, out, command))
-    config, out, command = demo()
+    called: Any = demo()
+    config, out, command = called
     assert (out.as_posix(), command) == ("fewvox-demo-2/comparison", "fewvox demo")
     assert config.test_data.endswith("test")
     assert config.label_counts == (1, 2, 4)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 FLOORS = ("data", "seg", "ssl", "experiments")
-SHIPPED = ("*.py", "py.typed", "*.yaml", "*.j2", "*.css", "*.js")
+SHIPPED = ("*.py", "py.typed", "*.yaml", "*.csv", "*.j2", "*.css", "*.js")
 # what a forgotten subpackage and a stray file would look like
 PLANTED = ("ssl/planted/deep/module.py", "experiments/planted/page.j2", "data/planted.yaml")
 STRAY = ("data/notes.txt", "seg/networks/weights.bin", "data/__pycache__/old.cpython-311.pyc")

@@ -187,3 +187,23 @@ def test_images_given_for_labels_are_refused(folders):
     found = evaluate(masks, labels)
     assert "these look like images" in str(found.problems[0]).lower()
     assert found.scores == ()
+
+
+def test_only_the_wanted_cases_are_read_and_listed(folders):
+    right, wrong = with_boxes((1, 1, 4)), with_boxes((1, 4, 6))
+    masks, labels = folders(a=(right, right), b=(wrong, right), c=(wrong, None), d=(None, right))
+    (masks / "b.nii.gz").write_bytes(b"")
+    calls = []
+    found = evaluate(masks, labels, only=("a",), progress=lambda *n: calls.append(n))
+    assert ({s.case for s in found.scores}, found.mean(), calls) == ({"a"}, 1, [(1, 1)])
+    assert (found.problems, found.without_label, found.without_prediction) == ((), (), ())
+
+
+def test_a_wanted_case_without_a_mask_is_listed_and_without_any_it_is_refused(folders):
+    one = with_boxes((1, 0, 2))
+    masks, labels = folders(a=(one, one), b=(None, one), c=(one, one))
+    assert evaluate(masks, labels, only=("a", "b")).without_prediction == ("b",)
+    with pytest.raises(DatasetError, match="0 masks, none named as one of the 1 labels"):
+        evaluate(masks, labels, only=("b",))
+    with pytest.raises(DatasetError, match="none named"):
+        evaluate(masks, labels, only=())

@@ -56,7 +56,8 @@ def test_embeddings_are_pooled_features_of_the_network_without_any_head(model, t
     monkeypatch.setattr(ViewSampler, "views", note)
     found = embed(model, tiny_store, ("c00", "c01"), views=2, device="cpu")
     network = model.network().eval()
-    expected = torch.cat([pool(network.decode(network.encode(image))) for image in shown])
+    with torch.inference_mode():
+        expected = torch.cat([pool(network.decode(network.encode(image))) for image in shown])
     assert [image.shape for image in shown] == [(1, 1, 8, 16, 8)] * 4
     torch.testing.assert_close(found.values, expected)
 

@@ -10,6 +10,7 @@ from torch import nn
 
 class Toy(nn.Module):
     views = ViewSpec(count=2)
+    adamw_lr = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,7 +53,7 @@ def test_an_unknown_name_is_answered_with_the_known_ones(table):
 
 
 def test_a_class_that_is_no_method_is_refused(table):
-    with pytest.raises(TypeError, match="lacks views, heads, embed, after_step, exported_network"):
+    with pytest.raises(TypeError, match="lacks views, adamw_lr, heads, embed, after_step"):
         register_method("linear", dict)(nn.Linear)
 
 

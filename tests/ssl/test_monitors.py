@@ -12,11 +12,14 @@ def normal(views: int, size: int, seed=0) -> torch.Tensor:
     return torch.randn(views, size, generator=torch.Generator().manual_seed(seed))
 
 
+def unit(embeddings: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.normalize(embeddings, dim=1)
+
+
 def by_loops(embeddings: np.ndarray, volumes: list[str]) -> tuple[float, float, float, float]:
     """Spread, effective rank, retrieval and chance, as their descriptions have them."""
     views, size = embeddings.shape
-    unit = np.array([z / math.sqrt((z**2).sum()) for z in embeddings])
-    spread = np.mean([np.std(unit[:, d]) for d in range(size)]) * math.sqrt(size)
+    spread = np.mean([np.std(embeddings[:, d]) for d in range(size)]) * math.sqrt(size)
     centred = embeddings - embeddings.mean(axis=0)
     shares = np.linalg.svd(centred, compute_uv=False)
     shares = shares[shares > 1e-12] / shares.sum()
@@ -39,16 +42,21 @@ def by_loops(embeddings: np.ndarray, volumes: list[str]) -> tuple[float, float, 
 )
 @pytest.mark.parametrize("size", [3, 12])
 def test_measures_are_those_of_plain_loops(volumes, size):
-    z = normal(8, size) + normal(26, size, 1)[[ord(v) - ord("a") for v in volumes]]
+    z = unit(normal(8, size) + normal(26, size, 1)[[ord(v) - ord("a") for v in volumes]])
     found = measure(z, volumes)
     expected = by_loops(z.double().numpy(), volumes)
     assert (found.spread, found.effective_rank, found.retrieval, found.chance) == pytest.approx(expected)
 
 
 def test_collapsed_embeddings_have_neither_spread_nor_rank():
-    found = measure(normal(1, 16).expand(20, 16), [f"v{i // 2}" for i in range(20)])
+    found = measure(unit(normal(1, 16)).expand(20, 16), [f"v{i // 2}" for i in range(20)])
     assert found.spread == pytest.approx(0, abs=1e-6)
     assert found.effective_rank == 0
+
+
+def test_spread_is_that_of_unit_vectors_alone():
+    """Pooled features have a large part in common, by which they would look collapsed."""
+    assert measure(100 + normal(20, 8), [f"v{i // 2}" for i in range(20)]).spread is None
 
 
 def test_embeddings_on_a_line_have_rank_one():
@@ -64,7 +72,7 @@ def test_the_rank_counts_directions_of_equal_length(directions):
 
 
 def test_random_embeddings_spread_everywhere_and_find_nothing():
-    found = measure(normal(1000, 8), [f"v{i // 4}" for i in range(1000)])
+    found = measure(unit(normal(1000, 8)), [f"v{i // 4}" for i in range(1000)])
     assert found.spread == pytest.approx(1, abs=0.01)
     assert found.effective_rank == pytest.approx(8, abs=0.1)
     assert found.chance == pytest.approx(3 / 999)
@@ -85,7 +93,7 @@ def test_what_all_embeddings_share_hides_no_retrieval():
 
 
 def test_one_view_of_each_volume_has_no_retrieval():
-    found = measure(normal(5, 8), list("abcde"))
+    found = measure(unit(normal(5, 8)), list("abcde"))
     assert found.retrieval is None
     assert found.chance is None
     assert found.spread > 0

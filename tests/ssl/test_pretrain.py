@@ -15,6 +15,8 @@ from fewvox.data.settings import load_mapping, parse, plain
 from fewvox.data.splits import Split
 from fewvox.data.store import Store
 from fewvox.seg import checkpoint
+from fewvox.seg.engine.loop import TrainingError
+from fewvox.seg.engine.optimisers import SHORT_TRAINING, OptimiserConfig
 from fewvox.seg.engine.tracking import read_metrics
 from fewvox.seg.finetune import FinetuneConfig, finetune
 from fewvox.seg.networks.registry import architecture_for, build
@@ -22,7 +24,7 @@ from fewvox.seg.run import RunError
 from fewvox.seg.training import planned
 from fewvox.ssl.methods.registry import find_method
 from fewvox.ssl.monitors import EmbeddingMeasures
-from fewvox.ssl.pretrain import Monitor, PretrainConfig, assemble, pretrain
+from fewvox.ssl.pretrain import Monitor, PretrainConfig, assemble, pretrain, resolved_config
 from fewvox.ssl.views import ViewConfig, ViewSampler
 
 CASES, HELD_OUT = ("c00", "c01", "c02", "c03"), ("c08", "c09")
@@ -94,8 +96,24 @@ def test_the_configuration_in_a_run_is_resolved_and_can_be_read_again(finished):
 def test_embeddings_are_watched_every_fifth_of_a_training_unless_told(tiny_store, tmp_path):
     config = replace(MAE, steps=10, validate_every=None, checkpoint_every=10)
     made = pretrain(tiny_store, CASES, tmp_path / "run", config)
-    seen = [line["step"] for line in read_metrics(made.path) if "monitor/spread" in line]
+    seen = [line["step"] for line in read_metrics(made.path) if "monitor/effective_rank" in line]
     assert seen == [1, 3, 5, 7, 9]
+
+
+@pytest.mark.parametrize(
+    ("config", "name", "lr"),
+    [
+        (CONFIG, "adamw", 1e-3),
+        (MAE, "adamw", 3e-3),
+        (replace(CONFIG, optimizer=OptimiserConfig(lr=5e-4)), "adamw", 5e-4),
+        (replace(CONFIG, optimizer=OptimiserConfig(name="sgd")), "sgd", 1e-2),
+        (replace(CONFIG, steps=SHORT_TRAINING), "sgd", 1e-2),
+    ],
+)
+def test_a_method_s_own_learning_rate_is_for_adamw_unless_one_is_set(tiny_store, config, name, lr):
+    plan = planned(tiny_store.plan, config)
+    found = resolved_config(config, plan, find_method(config.method)).optimizer
+    assert (found.name, found.lr) == (name, lr)
 
 
 def test_the_checkpoint_tells_the_method_its_reach_and_exactly_its_volumes(finished, tiny_store):
@@ -372,3 +390,11 @@ def test_a_monitor_measures_each_volume_in_two_views(monitor, monkeypatch):
     monkeypatch.setattr("fewvox.ssl.pretrain.measure", note)
     assert monitor(12)() == {"spread": 1, "effective_rank": 2, "retrieval": 0.5}
     assert measured == [((8, 8), sorted(CASES * 2))]
+
+
+def test_embeddings_that_are_not_finite_end_the_training_with_a_word(monitor):
+    """Singular values of NaN were an error of torch's own."""
+    made = monitor(3)
+    torch.nn.init.constant_(made.method.head.layers[-1].bias, torch.nan)
+    with pytest.raises(TrainingError, match="some are not finite"):
+        made()
