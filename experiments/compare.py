@@ -14,7 +14,7 @@ import json
 import subprocess
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -82,11 +82,11 @@ def run_comparison(config: ComparisonConfig, out: Path, command: str) -> Compari
     todo = list(cells(config))
     failures: dict[Cell, str] = {}
     for number, cell in enumerate(todo, start=1):
-        if bench.is_done(cell):
-            console.print(f"{number} of {len(todo)}: {cell}: done before", highlight=False)
-            continue
-        console.rule(f"{number} of {len(todo)}: {cell}{bench.time_left(todo[number - 1 :])}")
         try:
+            if bench.is_done(cell):
+                console.print(f"{number} of {len(todo)}: {cell}: done before", highlight=False)
+                continue
+            console.rule(f"{number} of {len(todo)}: {cell}{bench.time_left(todo[number - 1 :])}")
             bench.run(cell)
         except UserError as error:
             failures[cell] = str(error)
@@ -109,9 +109,14 @@ class Bench:
     @classmethod
     def open(cls, config: ComparisonConfig, out: Path) -> "Bench":
         """Prepares the data where that is not done; raises UserError where `out` holds something else."""
-        file = out / "comparison.yaml"
+        file, kept = out / "comparison.yaml", config
         if file.is_file():
-            check_same(read_yaml(file, ComparisonConfig), config, out)
+            before = read_yaml(file, ComparisonConfig)
+            begun = any((out / stage).exists() for stage in ("pretraining", "finetuning", "scores"))
+            if begun or (out / "store").exists():
+                check_same(before, config, out, begun=begun)
+            # an arm that is left out now is remembered, as its runs are
+            kept = replace(config, arms={**(before.arms if begun else {}), **config.arms})
         elif out.exists() and any(out.iterdir()):
             raise UserError(
                 out,
@@ -120,6 +125,7 @@ class Bench:
                 remedy="Choose another --out",
             )
         out.mkdir(parents=True, exist_ok=True)
+        write_yaml(file, kept, "What is compared in this folder; see docs/comparisons.md.")
         if not (out / "store" / STORE_FILE).is_file():
             api.prepare(
                 config.data,
@@ -136,7 +142,6 @@ class Bench:
         for cell in cells(config):  # before hours are spent: can every cell be run at all?
             if cell.labels is not None:
                 bench.split(cell)
-        write_yaml(file, config, "What is compared in this folder; see docs/comparisons.md.")
         return bench
 
     @property
@@ -179,6 +184,11 @@ class Bench:
             case: content_hash(read_image(image, self.options).array)
             for case, image in self.test_images.items()
         }
+
+    @cached_property
+    def truth_hashes(self) -> dict[str, str]:
+        """The hash of every test label's file."""
+        return {case: file_hash(path) for case, path in self.truths.items()}
 
     @cached_property
     def unannotated(self) -> tuple[str, ...]:
@@ -247,7 +257,7 @@ class Bench:
                 vars(self.split(cell)),
                 file_hash(weights.path) if weights else None,
             ]
-        return settings_hash([made, self.test_hashes])
+        return settings_hash([made, self.test_hashes, self.truth_hashes])
 
     def foreign(self, cell: Cell) -> Path | None:
         """The folder of another tool's masks, for an arm of such."""
@@ -350,9 +360,9 @@ class Bench:
                 only=tuple(self.truths),
                 progress=shown.update,
             )
-        missing = self.truths.keys() - {s.case for s in found.scores}
+        missing = {*found.without_prediction, *(problem.case for problem in found.problems)}
         seen = sorted({s.case for s in found.scores if s.role not in ("unseen", "unknown")})
-        if missing or found.problems or seen:
+        if missing or seen:
             what = (
                 f"test case {seen[0]} was seen in training"
                 if seen

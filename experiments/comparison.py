@@ -1,5 +1,6 @@
 """What a comparison is: arms, label counts and seeds on one data set, read from YAML and checked."""
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,8 @@ from ..ssl.pretrain import PretrainConfig
 CONFIGS = Path(__file__).parent / "configs"
 # keys that name files or folders; in a YAML file they are relative to it
 _PATHS = ("data", "labels", "subjects", "test_data")
+# what the store of a comparison is made of
+_DATA = {"data", "labels", "subjects", "spacing", "unit", "label_kind", "budget"}
 # what may change between two calls for one folder
 _MAY_CHANGE = {"label_counts", "seeds", "baseline", "arms", "confidence", "pictures"}
 
@@ -111,13 +114,22 @@ def read_config(config: str | Path, assignments: Sequence[str] = ()) -> Comparis
             rule=f"A comparison is a YAML file, or one of those that come with fewvox: {', '.join(known)}",
             remedy="Check the path",
         )
-    values = load_mapping(file)
-    for key in _PATHS:
-        if isinstance(values.get(key), str):
-            values[key] = str(file.parent / values[key])
-    chosen = parse(ComparisonConfig, override(values, list(assignments)), file)
+    values = override(_absolute(load_mapping(file), file.parent), list(assignments))
+    chosen = parse(ComparisonConfig, _absolute(values, Path()), file)
     _check_config(chosen, file)
     return chosen
+
+
+def _absolute(values: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The same with every relative path made one below `folder`, so that it means the same everywhere."""
+    found = copy.deepcopy(values)
+    arms = found.get("arms")
+    own = list(arms.values()) if isinstance(arms, dict) else []
+    for place, keys in ((found, _PATHS), *((arm, ("predictions",)) for arm in own if isinstance(arm, dict))):
+        for key in keys:
+            if isinstance(place.get(key), str):
+                place[key] = str((folder / place[key]).resolve())
+    return found
 
 
 def _check_config(config: ComparisonConfig, file: Path) -> None:
@@ -181,14 +193,14 @@ def cells(config: ComparisonConfig) -> Iterator[Cell]:
                 yield Cell(arm=arm, labels=labels, seed=seed)
 
 
-def check_same(before: ComparisonConfig, now: ComparisonConfig, where: Path) -> None:
-    """Raises UserError unless what was run for `before` still stands for `now`."""
-    changed = [
-        name
-        for name in ComparisonConfig.__dataclass_fields__
-        if name not in _MAY_CHANGE and getattr(before, name) != getattr(now, name)
-    ]
-    both = before.arms.keys() & now.arms.keys()
+def check_same(before: ComparisonConfig, now: ComparisonConfig, where: Path, *, begun: bool = True) -> None:
+    """Raises UserError unless what was made for `before` still stands for `now`.
+
+    That is the store alone where no training has `begun`.
+    """
+    fixed = ComparisonConfig.__dataclass_fields__.keys() - _MAY_CHANGE if begun else _DATA
+    changed = sorted(name for name in fixed if getattr(before, name) != getattr(now, name))
+    both = before.arms.keys() & now.arms.keys() if begun else ()
     changed += [f"arms.{name}" for name in sorted(both) if before.arms[name] != now.arms[name]]
     if changed:
         raise UserError(

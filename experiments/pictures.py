@@ -96,7 +96,8 @@ def _draw(ax: Axes, case: Segmented) -> None:
     aspect = case.spacing[1] / case.spacing[2]
     ax.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), aspect=aspect)
     for mask, colour in ((true, TRUE_COLOUR), (predicted, PREDICTED_COLOUR)):
-        for value in np.unique(mask[mask > 0]):
+        # a line of voxels has no outline
+        for value in np.unique(mask[mask > 0]) if min(mask.shape) > 1 else ():
             ax.contour(mask == value, levels=[0.5], colors=[colour], linewidths=1.2)
     ax.set_axis_off()
 
