@@ -527,6 +527,13 @@ def test_masks_that_are_gone_fail_their_arm_alone(masks_only, tmp_path):
     assert set(failures(made)) == {("mine", 1, 0)}
 
 
+def test_an_arm_of_which_nothing_was_made_can_be_mended_under_its_name(masks_only, tmp_path):
+    config = masks_only()
+    wrong = replace(config, arms={**config.arms, "mine": Arm(predictions=str(tmp_path / "mien"))})
+    assert set(failures(run_comparison(wrong, tmp_path / "out", "").results)) == {("mine", 1, 0)}
+    assert failures(run_comparison(config, tmp_path / "out", "").results) == {}
+
+
 def test_an_empty_mask_of_an_empty_label_is_no_missing_score(masks_only, tmp_path, save_nifti, place):
     data = tmp_path / "data"
     shutil.copytree(place / "data", data)
