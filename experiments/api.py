@@ -270,7 +270,7 @@ def pretrain(
             settled,
             held_out=held_out,
             resume=resume,
-            observer=TrainingDisplay(shown, settled.steps),
+            observer=TrainingDisplay(shown, settled.steps, "embeddings"),
             announce=lambda text: console.print(escape(text), highlight=False),
         )
 
@@ -310,6 +310,18 @@ def embed(
             )
         write_embeddings(found, f"{checkpoint.info.method}, {checkpoint.info.steps} steps", partial)
     return found
+
+
+def demo(out: str | Path | None = None, *, fast: bool = False) -> "Comparison":
+    """Compares two pretrainings with training from scratch, on synthetic nuclei made for it.
+
+    Args:
+        out: the folder to make; "fewvox-demo", or with a number when that exists, when None.
+        fast: a minute's version whose scores mean nothing.
+    """
+    from .demo import demo as run_demo
+
+    return run_demo(out, fast=fast)
 
 
 def methods() -> dict[str, str]:

@@ -311,9 +311,9 @@ def demo(
     ] = False,
 ) -> None:
     """Synthetic nuclei: pretrain two ways, fine-tune with 1, 2 and 4 labels, score, report."""
-    from .demo import demo as run_demo
+    from . import api
 
-    _show_comparison(run_demo(out, fast=fast))
+    _show_comparison(api.demo(out, fast=fast))
 
 
 def _show_comparison(made: Any) -> None:
@@ -355,5 +355,5 @@ def main() -> None:
         errors.print(f"[red]error[/] {told}. {advice}.", highlight=False, soft_wrap=True)
         sys.exit(1)
     except Interrupted as stop:
-        console.print(f"{stop}; continue with --resume", highlight=False)
+        console.print(f"{stop}; continue with --resume (compare: the same line again)", highlight=False)
         sys.exit(_SIGNAL_EXIT + stop.signal_number)

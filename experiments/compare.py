@@ -86,11 +86,13 @@ def run_comparison(config: ComparisonConfig, out: Path, command: str) -> Compari
             if bench.is_done(cell):
                 console.print(f"{number} of {len(todo)}: {cell}: done before", highlight=False)
                 continue
-            console.rule(f"{number} of {len(todo)}: {cell}{bench.time_left(todo[number - 1 :])}")
+            left = [c for c in todo[number - 1 :] if c == cell or not bench.is_done(c)]
+            console.rule(f"{number} of {len(todo)}: {cell}{bench.time_left(left)}")
             bench.run(cell)
-        except UserError as error:
-            failures[cell] = str(error)
-            console.print(f"[red]failed[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        except (UserError, RuntimeError, MemoryError) as error:
+            told = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            failures[cell] = told
+            console.print(f"[red]failed[/] {escape(told)}", highlight=False, soft_wrap=True)
     results = bench.results(todo, failures, command)
     write_results(results, out)
     console.print("drawing the report", highlight=False)
@@ -273,7 +275,11 @@ class Bench:
             steps = pretrain_config(self.config, cell.arm, cell.seed).steps
             return runs.has_checkpoint(run) and load(run, "last").info.steps == steps
         file = self.score_file(cell)
-        return file.is_file() and read_json(file, CellScores).key == self.key(cell)
+        scored = file.is_file() and read_json(file, CellScores).key == self.key(cell)
+        if self.is_foreign(cell) or not scored:
+            return scored
+        masks = self.folder("masks", cell) / batch_predict.MANIFEST
+        return masks.is_file() and runs.has_checkpoint(self.folder("finetuning", cell))
 
     def time_left(self, left: Sequence[Cell]) -> str:
         """In words, how long the given cells will take, as those before did; empty before the first."""
@@ -313,7 +319,7 @@ class Bench:
                 config,
                 held_out=self.held_out,
                 resume=(out / runs.CONFIG).is_file(),
-                observer=TrainingDisplay(shown, config.steps),
+                observer=TrainingDisplay(shown, config.steps, "embeddings"),
                 announce=_say,
             )
 
@@ -364,7 +370,7 @@ class Bench:
         seen = sorted({s.case for s in found.scores if s.role not in ("unseen", "unknown")})
         if missing or seen:
             what = (
-                f"test case {seen[0]} was seen in training"
+                f"test case {seen[0]} was seen in training, or is none that its manifest lists"
                 if seen
                 else f"no score for {len(missing)} test cases, such as {min(missing, default='')}"
             )
@@ -386,7 +392,9 @@ class Bench:
         """Seconds of every sitting of every training."""
         file = self.out / "times.jsonl"
         found: dict[Cell, list[float]] = {}
-        for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
+        for line in file.read_text(encoding="utf-8").split("\n")[:-1] if file.is_file() else ():
+            if not line.endswith("}"):
+                continue  # a killed process left it incomplete
             entry = json.loads(line)
             seconds = entry.pop("seconds")
             found.setdefault(Cell(**entry), []).append(seconds)
@@ -495,7 +503,10 @@ class Sitting:
     def __exit__(self, *_: object) -> None:
         with self.file.open("a", encoding="utf-8") as lines:
             seconds = round(time.perf_counter() - self.begun, 1)
-            lines.write(json.dumps({**vars(self.cell), "seconds": seconds}) + "\n")
+            # on a line of its own, even where a killed process left one without an end
+            torn = lines.tell() > 0 and not self.file.read_text(encoding="utf-8").endswith("\n")
+            text = json.dumps({**vars(self.cell), "seconds": seconds})
+            lines.write("\n" * torn + text + "\n")
 
 
 def _say(text: str) -> None:

@@ -144,6 +144,16 @@ def _check_config(config: ComparisonConfig, file: Path) -> None:
         )
     if config.baseline not in config.arms:
         refuse(f"baseline {config.baseline}", f"It is one of the arms: {', '.join(config.arms)}", "Name one")
+    first = config.arms[config.baseline]
+    if first.pretrain is not None or first.predictions is not None:
+        refuse(
+            f"baseline {config.baseline} is pretrained, or another tool's",
+            "The baseline is trained here, from scratch",
+            "Name such an arm as the baseline",
+        )
+    trainings = [config.finetune, *(v for a in config.arms.values() for v in (a.pretrain, a.finetune))]
+    if any("seed" in (training or {}) for training in trainings):
+        refuse("a seed within an arm or finetune", "Seeds are those of the comparison", "Set seeds instead")
     for values in (config.label_counts, config.seeds):
         if len(set(values)) < len(values):
             refuse(f"{values}", "Every number of labels and every seed stands once", "Take the second away")
@@ -154,7 +164,13 @@ def _check_config(config: ComparisonConfig, file: Path) -> None:
                 "An arm is trained here or predicted by another tool",
                 "Take one of the two away",
             )
-        finetune_config(config, name, config.seeds[0])
+        own, base = (finetune_config(config, n, config.seeds[0]) for n in (name, config.baseline))
+        if arm.pretrain is not None and own.steps > base.steps:
+            refuse(
+                f"{own.steps} steps of fine-tuning in arm {name}, {base.steps} in {config.baseline}",
+                "The baseline is trained on labels as long as any pretrained arm",
+                "Give the baseline as many steps",
+            )
         if arm.pretrain is not None:
             found = pretrain_config(config, name, config.seeds[0])
             parse(find_method(found.method).config, found.options, f"arms.{name}.pretrain.options")
@@ -207,5 +223,5 @@ def check_same(before: ComparisonConfig, now: ComparisonConfig, where: Path, *, 
             where,
             found=f"another comparison: {', '.join(changed)} differ",
             rule="Arms, label counts and seeds can be added to a comparison; all else stays as it was",
-            remedy="Choose another --out, or give the settings it was begun with (comparison.yaml)",
+            remedy="Give a changed arm another name, or choose another --out; comparison.yaml has what was",
         )

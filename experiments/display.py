@@ -74,8 +74,8 @@ def meter(title: str) -> Iterator[Meter]:
 class TrainingDisplay:
     """Shows a training: steps, loss, time left, and each validation on a line of its own."""
 
-    def __init__(self, shown: Meter, steps: int) -> None:
-        self.shown, self.steps = shown, steps
+    def __init__(self, shown: Meter, steps: int, scores: str = "validation") -> None:
+        self.shown, self.steps, self.scores = shown, steps, scores
 
     def step(self, done: int, loss: float) -> None:
         """A step is done."""
@@ -85,4 +85,4 @@ class TrainingDisplay:
     def validated(self, done: int, scores: dict[str, float]) -> None:
         """A validation is done."""
         told = ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
-        console.print(f"step {done}: validation {told}", highlight=False)
+        console.print(f"step {done}: {self.scores} {told}", highlight=False)

@@ -147,6 +147,13 @@ def _chosen(cases: list[Case], only: Collection[str] | None, data: object) -> li
 def _manifest(out: Path, checkpoint: Checkpoint) -> Manifest:
     """The manifest of the masks in `out`, empty where there are none yet."""
     model_hash, labels = file_hash(checkpoint.path), checkpoint.info.plan.labels
+    if labels is None or "output" not in checkpoint.info.trained:
+        raise UserError(
+            checkpoint.path,
+            found="a model whose output was never trained",
+            rule="Only a fine-tuned model predicts masks",
+            remedy="Fine-tune it with `fewvox finetune --pretrained RUN`",
+        )
     before = read_manifest(out)
     if before is not None and before.model_hash == model_hash:
         return before
@@ -156,13 +163,6 @@ def _manifest(out: Path, checkpoint: Checkpoint) -> Manifest:
             found="masks of another model" if before else "the folder is not empty",
             rule="A folder holds the masks of one model",
             remedy="Choose another --out",
-        )
-    if labels is None:
-        raise UserError(
-            checkpoint.path,
-            found="a model that was trained without labels",
-            rule="Only a fine-tuned model predicts masks",
-            remedy="Fine-tune it with `fewvox finetune --pretrained RUN`",
         )
     fresh = Manifest(model_hash=model_hash, labels=labels, cases={})
     out.mkdir(parents=True, exist_ok=True)

@@ -95,7 +95,7 @@ def load(path: str | Path, prefer: Literal["best", "last"] = "best") -> Checkpoi
             file,
             found="no fewvox description in its metadata",
             rule="A checkpoint tells architecture, plan and method",
-            remedy="Give a checkpoint that `fewvox finetune` wrote",
+            remedy="Give a checkpoint that `fewvox pretrain` or `finetune` wrote",
         )
     try:
         described = json.loads(metadata[_KEY])
@@ -104,7 +104,7 @@ def load(path: str | Path, prefer: Literal["best", "last"] = "best") -> Checkpoi
             file,
             found=f"a description that is not readable as JSON ({error})",
             rule="A checkpoint tells architecture, plan and method as JSON",
-            remedy="Give a checkpoint that `fewvox finetune` wrote",
+            remedy="Give a checkpoint that `fewvox pretrain` or `finetune` wrote",
         ) from error
     return Checkpoint(path=file, info=parse(CheckpointInfo, described, file), tensors=tensors)
 

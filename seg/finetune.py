@@ -177,7 +177,7 @@ def _check_unseen(store: Store, split: Split, pretrained: Checkpoint | None) -> 
             "the pretrained weights",
             found=f"they were trained on {len(leaked)} of the test cases ({', '.join(leaked[:5])})",
             rule="A test case is seen by neither pretraining nor fine-tuning",
-            remedy="Pretrain without them, or split as that run did (--cases with its split.json)",
+            remedy="Pretrain again with the same --test and --split-seed, or fine-tune without test cases",
         )
 
 

@@ -17,7 +17,7 @@ def write_card(run: Path) -> None:
     info = load(run).info
     plan, architecture = info.plan, info.architecture
     scores = ", ".join(f"{name} {value:.4f}" for name, value in info.scores.items()) or "none"
-    labels = plan.labels
+    labels, predicts = plan.labels, "output" in info.trained
     write_text(
         run / "README.md",
         "\n".join(
@@ -27,7 +27,7 @@ def write_card(run: Path) -> None:
                 f"- Input: {len(plan.preprocessing.channels)} channel(s), resampled to "
                 f"{plan.preprocessing.spacing} {plan.preprocessing.unit} (z, y, x), "
                 f"{', '.join(plan.preprocessing.normalisation)}.",
-                f"- Output: {'label values ' + str(labels.values) if labels else 'none'}.",
+                f"- Output: {f'label values {labels.values}' if labels and predicts else 'none'}.",
                 f"- Patch {plan.training.patch}, features {architecture.topology.features}.",
                 f"- {info.steps} steps, seed {info.seed}, {len(info.trained_on)} training and "
                 f"{len(info.validated_on)} validation volumes (known by hash only).",
@@ -35,7 +35,7 @@ def write_card(run: Path) -> None:
                 f"- Last scores: {scores}.",
                 f"- Made with {json.dumps(info.environment)}.",
                 "",
-                f"{_USE['output' in info.trained]}",
+                f"{_USE[predicts]}",
                 "",
             ]
         ),

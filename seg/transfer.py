@@ -119,7 +119,8 @@ def transfer(
                 checkpoint.path,
                 found="\n".join(["too little of it fits this network", *report.lines()]) + "\n",
                 rule=f"At least {EXPECTED_SHARE:.0%} of every chosen part is loaded",
-                remedy="Fine-tune with the plan of the checkpoint (patch, strides, width, channels)",
+                remedy="Fine-tune with the plan of the checkpoint (strides, channels, and --set width="
+                f"{checkpoint.info.plan.training.width}), or load one part alone (--set load=encoder)",
             )
     network.load_state_dict(state, strict=True)
     return report

@@ -9,6 +9,7 @@ import torch
 from sklearn.decomposition import PCA
 from torch import Tensor
 
+from ..data.loader import step_seed
 from ..data.store import Store
 from ..seg.checkpoint import Checkpoint
 from ..seg.training import choose_device
@@ -60,7 +61,7 @@ def embed(
     with torch.no_grad():
         for i, case in enumerate(chosen):
             for view in range(views):
-                image = sampler.views([case], seed + i * views + view, 1.0).views[0]
+                image = sampler.views([case], step_seed(seed, i * views + view), 1.0).views[0]
                 features = network.decode(network.encode(image.to(next(network.parameters()).device)))
                 found.append(pool(features).cpu())
                 owners.append(case)

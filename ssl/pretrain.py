@@ -105,6 +105,9 @@ def pretrain(
         environment=run.environment(),
     )
     ids = {"train": list(cases), "validation": [], "test": list(held_out)}
+    first = sampler.batch(0)
+    # before the run begins: a method that cannot do with such views leaves nothing behind
+    info = replace(info, trained=reached_blocks(method, first))
     if resume:
         run.check_resumable(out, config, ids)
         if run.has_checkpoint(out):
@@ -112,8 +115,6 @@ def pretrain(
     else:
         run.start(out, config, plan, ids)
     task = method.to(choose_device(config.device))
-    first = sampler.batch(0)
-    info = replace(info, trained=reached_blocks(method, first))
     say(f"{config.method} on {len(cases)} volumes; its loss reaches {', '.join(info.trained)}")
     say(estimate(task, method.network, first, config, views=registered.method.views.count).line())
     scores = train(
@@ -238,5 +239,5 @@ def _check_cases(store: Store, cases: Sequence[str], held_out: Sequence[str]) ->
                 leaked[0],
                 found=f"it shares {what} with a case that is held out (so do {len(leaked) - 1} more)",
                 rule="A test case is seen by neither pretraining nor fine-tuning",
-                remedy="Leave it out of the pretraining",
+                remedy="Take the copy out of the data, or give both one subject, and prepare again",
             )

@@ -69,9 +69,9 @@ class ViewSampler:
 
     def batch(self, step: int) -> Views:
         """The batch of a training step (from 0)."""
-        rounds = len(self.cases) // self.batch_size
-        order = np.random.default_rng([self.seed, 3, step // rounds]).permutation(len(self.cases))
-        first = step % rounds * self.batch_size
+        per_round = len(self.cases) // self.batch_size
+        order = np.random.default_rng([self.seed, 3, step // per_round]).permutation(len(self.cases))
+        first = step % per_round * self.batch_size
         cases = tuple(self.cases[i] for i in order[first : first + self.batch_size])
         return self.views(cases, step_seed(self.seed, step), step / max(1, self.steps - 1))
 
@@ -100,7 +100,8 @@ class ViewSampler:
             if self.config.intensity is not None:
                 images = change_intensity(images, self.config.intensity, generator)
             views.append(images)
-        return Views(views=tuple(views), cases=tuple(cases), seed=seed)
+        # another one for the method, or its draws would go along with those of the views
+        return Views(views=tuple(views), cases=tuple(cases), seed=step_seed(seed, 0))
 
     def _maps(self, count: int, generator: torch.Generator) -> Tensor:
         if self.config.spatial is None:

@@ -20,7 +20,7 @@ class SpatialConfig:
 
     nnU-Net rotates by up to 30 degrees with probability 0.2 and scales by 0.7 to 1.4 with probability
     0.2; the scale is drawn log-uniformly here, so that shrinking and growing are as likely. It flips every
-    axis with probability 0.5; None here leaves the choice to the training (see `finetune.flip_probability`).
+    axis with probability 0.5; None here leaves the choice to the training (see `training.flip_probability`).
     """
 
     rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 30.0

@@ -15,7 +15,7 @@ from ..results import ArmSummary, Difference, Interval, Results, RunRecord, Scor
 from . import figures
 
 HERE = Path(__file__).parent
-# fewer test cases than this give bootstrap intervals that are clearly too narrow
+# below this many test cases nothing was measured of how often the intervals hold the truth
 _FEW_CASES = 6
 # a longer table of runs is folded, and the failed ones stand before it
 _MAX_OPEN_ROWS = 40
@@ -105,6 +105,7 @@ def write_report(results: Results, pictures: Sequence[Picture], out: Path) -> No
         swatches={arm: figures.swatch(style) for arm, style in styles.items()},
         hollow=figures.swatch(styles[results.baseline], hollow=True),
         finetuned=[arm for arm in styles if any(r.arm == arm and _has_loss(r) for r in runs)],
+        overriding=_overriding(results),
         foreign=list(dict.fromkeys(r.arm for r in runs if r.stage == "foreign")),
         dice=figures.dice_by_labels(results, styles) if results.summaries else None,
         differences=figures.differences(results, styles),
@@ -186,7 +187,8 @@ def cautions(results: Results) -> list[str]:
         )
     if 0 < len(results.test_cases) < _FEW_CASES:
         found.append(
-            f"There {_are(len(results.test_cases), 'test case')}: intervals from so few are too narrow"
+            f"There {_are(len(results.test_cases), 'test case')}: intervals from so few are"
+            " little more than a guess"
         )
     for labels in _label_counts(results):
         steps = {
@@ -348,3 +350,12 @@ def _clock(seconds: float | None) -> str:
         return NOTHING
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
+def _overriding(results: Results) -> dict[str, str]:
+    """The settings of fine-tuning that single arms have of their own, in words."""
+    arms = results.config.get("arms", {})
+    own = {arm: chosen.get("finetune") for arm, chosen in arms.items() if isinstance(chosen, dict)}
+    return {
+        arm: yaml.safe_dump(given, default_flow_style=True).strip() for arm, given in own.items() if given
+    }

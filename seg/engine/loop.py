@@ -139,11 +139,15 @@ def train(
                 group["lr"] = peak * factor
 
             task.train()
+            before = [buffer.clone() for buffer in task.buffers()]
             result: StepResult = task(batch.to(device), step)
             loss, lr = float(result.loss.detach()), optimiser.param_groups[0]["lr"]
             norm = _backward(result.loss, optimiser, config.clip_norm)
             counters.step += 1
             if norm is None:
+                # running means have seen the batch already
+                for buffer, kept in zip(task.buffers(), before, strict=True):
+                    buffer.copy_(kept)
                 counters.skipped += 1
                 counters.bad_in_a_row += 1
                 tracker.log(step, {"lr": lr, "skipped": counters.skipped})

@@ -78,7 +78,7 @@ class Mae(nn.Module):
         return nn.Conv3d(architecture.topology.features[0], architecture.in_channels, 1)
 
     def forward(self, batch: Views, step: int) -> PretextResult:  # noqa: ARG002 (every method gets it)
-        """Mean squared error over the masked voxels, in standard deviations of the volume squared."""
+        """Mean squared error over the masked voxels of the augmented views."""
         (view,) = batch.views
         z, y, x = view.shape[2:]
         bz, by, bx = self.config.block or self.network.multiple
@@ -90,7 +90,7 @@ class Mae(nn.Module):
         painted = self.head(self.network.features(view.masked_fill(mask, 0.0)))
         everywhere = mask.expand_as(view)
         errors = (painted - view)[everywhere].square()
-        # what painting each view's own mean would give: below 1 the network tells more than that
+        # what painting the mean of all masked voxels would give: below 1 the network tells more than that
         spread = view[everywhere].var(correction=0).clamp_min(1e-12)
         return PretextResult(
             loss=errors.mean(), logs={"unexplained_variance": errors.detach().mean() / spread}
