@@ -308,18 +308,19 @@ def test_a_comparison_with_a_failed_run_exits_1_with_its_report_until_it_is_mend
 ):
     monkeypatch.chdir(tmp_path)
     masks = tmp_path / "mine"
-    arms = {"labels": {"predictions": str(volumes / "labels")}, "mine": {"predictions": str(masks)}}
     values = {
         "name": "two",
         "data": str(volumes),
         "budget": "cpu",
         "test": 2,
         "label_counts": [1],
+        "seeds": [0],
+        "arms": {"scratch": {}, "mine": {"predictions": str(masks)}},
+        "width": 4,
+        "finetune": {"steps": 2, "batch": 1, "patch": [8, 16, 16], "device": "cpu"},
         "pictures": 0,
     }
-    (tmp_path / "two.yaml").write_text(
-        json.dumps({**values, "seeds": [0], "baseline": "labels", "arms": arms})
-    )
+    (tmp_path / "two.yaml").write_text(json.dumps(values))
     status, told = typed("compare", "two.yaml")
     assert status == 1
     assert "1 runs failed; the report says why" in told
@@ -329,7 +330,7 @@ def test_a_comparison_with_a_failed_run_exits_1_with_its_report_until_it_is_mend
     masks.symlink_to(volumes / "labels")
     status, told = typed("compare", "two.yaml", "--out", "two-comparison")
     assert status == 0
-    assert "labels, 1 labels, seed 0: done before" in told
+    assert "scratch, 1 labels, seed 0: done before" in told
     assert "failed" not in told
 
 

@@ -527,6 +527,16 @@ def test_masks_that_are_gone_fail_their_arm_alone(masks_only, tmp_path):
     assert set(failures(made)) == {("mine", 1, 0)}
 
 
+def test_masks_that_are_gone_do_not_fail_the_arms_before_them(masks_only, tmp_path):
+    """What is left to do is asked while another cell is about to run."""
+    config = masks_only()
+    run_comparison(config, tmp_path / "out", "")
+    shutil.rmtree(tmp_path / "mine")
+    (tmp_path / "out/scores/oracle/labels_1/seed_0.json").unlink()
+    made = run_comparison(config, tmp_path / "out", "").results
+    assert set(failures(made)) == {("mine", 1, 0)}
+
+
 def test_an_arm_of_which_nothing_was_made_can_be_mended_under_its_name(masks_only, tmp_path):
     config = masks_only()
     wrong = replace(config, arms={**config.arms, "mine": Arm(predictions=str(tmp_path / "mien"))})
