@@ -92,6 +92,12 @@ def split(
     )
 
 
+def without_subjects_of(cases: Sequence[StoredCase], held_out: Sequence[str]) -> tuple[str, ...]:
+    """The ids of the cases whose subject has none of the `held_out` cases, in their order."""
+    subjects = {case.subject for case in cases if case.id in set(held_out)}
+    return tuple(sorted(case.id for case in cases if case.subject not in subjects))
+
+
 def _validation(rest: Sequence[StoredCase], known: tuple[str, ...], seed: int) -> tuple[str, ...]:
     """A fifth of the labels, whole subjects, when there are enough of them."""
     if len(known) < MIN_LABELS_TO_VALIDATE:

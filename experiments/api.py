@@ -18,7 +18,7 @@ from ..data.labels import LabelKind
 from ..data.plan import BudgetName, Plan, label_table, make_plan
 from ..data.scan import Scan, ScanOptions
 from ..data.settings import plain, read_yaml
-from ..data.splits import split
+from ..data.splits import split, without_subjects_of
 from ..data.store import Store
 from ..data.units import canonical, known
 from ..data.volume import Triple
@@ -252,8 +252,7 @@ def pretrain(
         held_out = read_cases(cases)
     elif test > 0:
         held_out = split(opened.annotated, test=test, labelled=None, seed=0, split_seed=split_seed).test
-    kept = {opened.cases[case].subject for case in held_out if case in opened.cases}
-    chosen = sorted(case.id for case in opened.cases.values() if case.subject not in kept)
+    chosen = without_subjects_of(tuple(opened.cases.values()), held_out)
     labelled = [case for case in opened.annotated if case.id in chosen]
     console.print(f"{len(chosen)} volumes, {len(held_out)} test cases left out", highlight=False)
     if labelled and not held_out:

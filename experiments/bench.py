@@ -89,10 +89,20 @@ def _store(store: Store, images: Path, runs: int) -> list[Figure]:
     def from_map(_: int) -> np.ndarray:
         return np.array(np.load(copy, mmap_mode="r")[:, :z, :y, :x])
 
-    work, items = "reading a patch from the store", sampler.batch_size
+    work, items = "a patch of image and label from the store, anywhere", sampler.batch_size
     return [
-        _measured("store", work, sampler.batch, "whole TIFF read for it", from_file, runs, items),
-        _measured("store", work, sampler.batch, "uncompressed .npy, mapped", from_map, runs, items),
+        _measured(
+            "store", work, sampler.batch, "image alone: whole TIFF read for it", from_file, runs, items
+        ),
+        _measured(
+            "store",
+            work,
+            sampler.batch,
+            "image alone: uncompressed .npy, mapped, one corner",
+            from_map,
+            runs,
+            items,
+        ),
     ]
 
 
@@ -105,7 +115,7 @@ def _supply(store: Store, images: Path, runs: int) -> list[Figure]:  # noqa: ARG
     return [
         _measured(
             "supply",
-            "a supervised patch, read and augmented",
+            "a supervised patch, read from the store and augmented",
             sampler.batch,
             "MONAI, volumes in memory",
             peer,

@@ -11,6 +11,7 @@ OUT/results.csv, results.json, report.html       what came of it
 """
 
 import json
+import os
 import subprocess
 import time
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 
+import psutil
 from rich.markup import escape
 
 from ..data.atomic import write_text
@@ -28,7 +30,7 @@ from ..data.errors import UserError
 from ..data.hashing import content_hash, file_hash, settings_hash
 from ..data.scan import read_image
 from ..data.settings import plain, read_json, read_yaml, settings, write_yaml
-from ..data.splits import Split, split
+from ..data.splits import Split, split, without_subjects_of
 from ..data.store import STORE_FILE, Store
 from ..seg import batch_predict
 from ..seg import evaluate as evaluating
@@ -53,6 +55,9 @@ from .paired_tests import case_means, compare_arms, summarise
 from .report.report import write_report
 from .report.sights import sights
 from .results import Curve, Results, RunRecord, Score, write_results
+
+# which process works in a folder
+CLAIM = ".process"
 
 
 @settings
@@ -98,6 +103,7 @@ def run_comparison(config: ComparisonConfig, out: Path, command: str) -> Compari
     console.print("drawing the report", highlight=False)
     report = out / "report.html"
     write_report(results, sights(bench, results), report)
+    (out / CLAIM).unlink(missing_ok=True)
     return Comparison(path=out, results=results, report=report)
 
 
@@ -127,6 +133,7 @@ class Bench:
                 remedy="Choose another --out",
             )
         out.mkdir(parents=True, exist_ok=True)
+        _claim(out)
         write_yaml(file, kept, "What is compared in this folder; see docs/comparisons.md.")
         if not (out / "store" / STORE_FILE).is_file():
             api.prepare(
@@ -195,8 +202,7 @@ class Bench:
     @cached_property
     def unannotated(self) -> tuple[str, ...]:
         """What is pretrained on: every case of the store but those of test subjects."""
-        kept = {self.store.cases[case].subject for case in self.held_out}
-        return tuple(sorted(case.id for case in self.store.cases.values() if case.subject not in kept))
+        return without_subjects_of(tuple(self.store.cases.values()), self.held_out)
 
     def check_test_cases(self) -> None:
         """Raises UserError where a test volume is, by its voxels, among those that are trained on."""
@@ -489,6 +495,20 @@ class Bench:
             "parameters_loaded": _loaded(run),
             "curves": _curves(run, whole=cell.labels is None),
         }
+
+
+def _claim(out: Path) -> None:
+    """Notes that this process works in `out`; raises UserError where another one still does."""
+    file = out / CLAIM
+    text = file.read_text(encoding="utf-8").strip() if file.is_file() else ""
+    if text.isdigit() and int(text) != os.getpid() and psutil.pid_exists(int(text)):
+        raise UserError(
+            out,
+            found=f"process {text} is at work there",
+            rule="One process at a time runs a comparison",
+            remedy=f"Wait for it or stop it; if it is another program, delete {file}",
+        )
+    write_text(file, str(os.getpid()))
 
 
 class Sitting:

@@ -57,18 +57,20 @@ def embedding_map(embeddings: Embeddings, title: str) -> bytes:
     points = embeddings.components.numpy()
     owners = np.array(embeddings.cases)
     with matplotlib.rc_context({"font.size": 9}):
-        figure = Figure(figsize=(4.6, 4.3), layout="constrained")
+        figure = Figure(figsize=(6.0, 4.3), layout="constrained")
         ax = figure.subplots()
         others = ~np.isin(owners, names[:_COLOURED])
         ax.scatter(*points[others].T, s=8, color="0.8", linewidths=0)
         for name, colour in zip(names[:_COLOURED], colours, strict=False):
             own = points[owners == name]
-            ax.scatter(*own.T, s=22, color=[colour], linewidths=0)
+            ax.scatter(*own.T, s=22, color=[colour], linewidths=0, label=name)
             for point in own:
                 ax.plot(*np.stack([own.mean(axis=0), point], axis=1), color=colour, linewidth=0.6, alpha=0.6)
         ax.set_xlabel(f"component 1 ({embeddings.explained[0]:.0%} of the variance)")
         ax.set_ylabel(f"component 2 ({embeddings.explained[1]:.0%})")
         ax.set_title(title)
+        more = f"{len(names) - _COLOURED} more in grey" if len(names) > _COLOURED else None
+        figure.legend(loc="outside right upper", fontsize=7, frameon=False, title=more, title_fontsize=7)
         return _png(figure)
 
 

@@ -9,6 +9,7 @@ import torch
 from sklearn.decomposition import PCA
 from torch import Tensor
 
+from ..data.errors import UserError
 from ..data.loader import step_seed
 from ..data.store import Store
 from ..seg.checkpoint import Checkpoint
@@ -79,7 +80,19 @@ def embed(
 
 
 def principal_components(values_ND: Tensor) -> tuple[Tensor, tuple[float, float]]:
-    """The first two principal components (N, 2), and the share of the variance in each."""
+    """The first two principal components (N, 2), and the share of the variance in each; 0 where none varies.
+
+    Raises UserError for fewer than two embeddings.
+    """
+    if len(values_ND) < 2:
+        raise UserError(
+            "the embeddings",
+            found=f"{len(values_ND)} view in all",
+            rule="Principal components are of two views at least",
+            remedy="Ask for more views, or add volumes",
+        )
+    if float(values_ND.double().var(dim=0).sum()) == 0:
+        return torch.zeros(len(values_ND), 2, dtype=torch.float64), (0.0, 0.0)
     pca = PCA(n_components=2, svd_solver="full")
     components = torch.from_numpy(pca.fit_transform(values_ND.double().numpy()))
     first, second = pca.explained_variance_ratio_.tolist()

@@ -223,6 +223,14 @@ class Monitor:
 
 
 def _check_cases(store: Store, cases: Sequence[str], held_out: Sequence[str]) -> None:
+    twice = [case for case in cases if list(cases).count(case) > 1]
+    if twice:
+        raise UserError(
+            twice[0],
+            found="it is listed twice",
+            rule="Every volume is listed once",
+            remedy="List it once",
+        )
     unknown = [case for case in (*cases, *held_out) if case not in store.cases]
     if unknown:
         raise UserError(

@@ -124,6 +124,9 @@ def read_view(store: Store, case: str, box: Box, patch: Shape, turn: Tensor) -> 
     linear = linear / factor[:, None]
     centre = (box.start + box.size / 2) / factor - 0.5
     reach = np.abs(linear) @ ((np.array(patch) - 1) / 2)
+    # a single slice has one place: off it, its grey values would be mixed with the 0 outside
+    single = np.array(store.image(case, level).shape[-3:]) == 1
+    centre = np.where(single & (reach == 0), 0.0, centre)
     low, high = np.floor(centre - reach).astype(int), np.ceil(centre + reach).astype(int)
     z, y, x = high - low + 1
     image = torch.from_numpy(read_box(store.image(case, level), low, (int(z), int(y), int(x))))

@@ -4,7 +4,7 @@ import random
 
 import pytest
 from fewvox.data.errors import UserError
-from fewvox.data.splits import MIN_LABELS_TO_VALIDATE, few_labels, split
+from fewvox.data.splits import MIN_LABELS_TO_VALIDATE, few_labels, split, without_subjects_of
 from fewvox.data.store import StoredCase
 from hypothesis import given
 from hypothesis import strategies as st
@@ -114,6 +114,12 @@ def test_without_a_number_all_that_are_left_are_used():
     made = split(COHORT, test=0, labelled=None, seed=0)
     assert made.test == ()
     assert len(made.train + made.validation) == len(COHORT)
+
+
+def test_without_the_subjects_of_held_out_cases_nothing_of_them_is_left():
+    cases = cases_of(0, 1, 2, 1, 0)
+    assert without_subjects_of(cases, ["case3"]) == ("case0", "case2", "case4")
+    assert without_subjects_of(cases, []) == tuple(case.id for case in cases)
 
 
 def test_more_labels_than_subjects_are_refused():

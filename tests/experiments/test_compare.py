@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import shutil
 import signal
@@ -17,8 +18,8 @@ import torch
 from fewvox.data.errors import UserError
 from fewvox.data.store import Store
 from fewvox.experiments import compare
-from fewvox.experiments.compare import Bench, run_comparison
-from fewvox.experiments.comparison import Arm, ComparisonConfig
+from fewvox.experiments.compare import CLAIM, Bench, Sitting, run_comparison
+from fewvox.experiments.comparison import Arm, Cell, ComparisonConfig
 from fewvox.experiments.results import RunRecord, read_results
 from fewvox.seg import checkpoint
 from fewvox.seg.engine.loop import Interrupted
@@ -374,6 +375,36 @@ def test_a_folder_of_another_comparison_is_refused_and_left_alone(again, config,
         run_comparison(replace(config, **changes), again, "")
     assert (again / "comparison.yaml").read_text() == before
     assert ran == []
+
+
+def test_a_folder_in_which_another_process_works_is_refused(masks_only, tmp_path):
+    config = masks_only()
+    run_comparison(config, tmp_path / "out", "")
+    assert not (tmp_path / "out" / CLAIM).exists()
+    (tmp_path / "out" / CLAIM).write_text(str(os.getppid()))
+    with pytest.raises(UserError, match=f"process {os.getppid()} is at work there"):
+        run_comparison(config, tmp_path / "out", "")
+    (tmp_path / "out" / CLAIM).write_text("999999999")  # of a process that was killed
+    run_comparison(config, tmp_path / "out", "")
+
+
+def test_masks_of_a_cell_that_were_deleted_are_made_again(again, config):
+    shutil.rmtree(again / "masks" / "scratch")
+    made = run_comparison(config, again, "").results
+    assert failures(made) == {}
+    assert (again / "masks/scratch/labels_1/seed_0").is_dir()
+
+
+def test_a_line_that_a_killed_process_left_incomplete_is_passed_over(again, config):
+    times = again / "times.jsonl"
+    whole = times.read_text()
+    times.write_text(whole + '{"arm": "scra')
+    bench = Bench.open(config, again)
+    before = bench.times()
+    assert sum(map(len, before.values())) == whole.count("\n")
+    with Sitting(times, Cell(arm="scratch", labels=1, seed=0)):
+        pass
+    assert len(bench.times()[Cell(arm="scratch", labels=1, seed=0)]) == 2
 
 
 def test_a_folder_of_something_else_is_refused(config, tmp_path):

@@ -42,6 +42,14 @@ def test_one_corrupt_file_among_five_leaves_four_masks_and_one_problem(tmp_path,
     assert not [p for p in (tmp_path / "out").rglob("*") if p.name.startswith(".")]
 
 
+def test_a_pretraining_writes_no_masks(tmp_path, images, make_run):
+    """Its store may know label values, but its output is as random as it was made."""
+    run = make_run(method="mae", trained=("encoder", "decoder"))
+    with pytest.raises(UserError, match="output was never trained"):
+        predict(run, images, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_rerun_makes_only_what_is_missing(tmp_path, images, make_run, save_nifti):
     run, out = make_run(), tmp_path / "out"
     predict(run, images, out)
@@ -153,7 +161,7 @@ def test_nan_voxels_are_a_problem_and_not_a_mask(tmp_path, save_nifti, make_run)
 
 def test_a_model_without_labels_is_refused(tmp_path, images, make_run, make_plan):
     run = make_run(plan=make_plan(labels=None), trained=("encoder", "decoder"))
-    with pytest.raises(UserError, match="trained without labels"):
+    with pytest.raises(UserError, match="output was never trained"):
         predict(run, images, tmp_path / "out")
 
 

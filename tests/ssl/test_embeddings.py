@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from fewvox.data.errors import UserError
 from fewvox.seg import checkpoint
 from fewvox.seg.checkpoint import Checkpoint, CheckpointInfo
 from fewvox.seg.networks.registry import architecture_for, build
@@ -107,3 +108,16 @@ def test_components_of_a_line_are_its_places():
     assert sorted(abs(found[:, 0]).tolist()) == pytest.approx([5, 5, 10, 10])
     np.testing.assert_allclose(found[:, 1], 0, atol=1e-5)
     assert explained == pytest.approx((1, 0))
+
+
+def test_collapsed_embeddings_have_components_of_nothing():
+    """The very case that is watched for was a division by zero."""
+    found, explained = principal_components(torch.ones(5, 3))
+    assert (found == 0).all()
+    assert found.shape == (5, 2)
+    assert explained == (0, 0)
+
+
+def test_a_single_view_in_all_has_no_components(model, tiny_store):
+    with pytest.raises(UserError, match="two views at least"):
+        embed(model, tiny_store, ("c00",), views=1, device="cpu")

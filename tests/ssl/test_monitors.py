@@ -96,4 +96,5 @@ def test_one_view_of_each_volume_has_no_retrieval():
     found = measure(unit(normal(5, 8)), list("abcde"))
     assert found.retrieval is None
     assert found.chance is None
+    assert found.spread is not None
     assert found.spread > 0

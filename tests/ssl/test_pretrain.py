@@ -334,6 +334,7 @@ def test_a_copy_and_another_volume_of_a_held_out_subject_are_refused(tiny_store,
         (CASES, (), {"options": {"temperature": 1.0}}, "options: unknown key 'temperature'"),
         (CASES, (), {"options": {"margin": -1}}, "'margin' is -1"),
         (CASES, (), {"options": {"blocks": ["decoder.7"]}}, "decoder.7.*The network has: encoder.0"),
+        (CASES, (), {"method": "mae", "options": {"block": [8, 16, 8]}}, "is a single block"),
         (CASES, (), {"method": "tripplet"}, "tripplet: .*There are: mae, triplet"),
         (CASES, (), {"steps": 0}, "'steps' is 0"),
         (CASES, (), {"monitor_volumes": 1}, "'monitor_volumes' is 1"),
@@ -398,3 +399,9 @@ def test_embeddings_that_are_not_finite_end_the_training_with_a_word(monitor):
     torch.nn.init.constant_(made.method.head.layers[-1].bias, torch.nan)
     with pytest.raises(TrainingError, match="some are not finite"):
         made()
+
+
+def test_a_case_that_is_listed_twice_is_refused(tiny_store, tmp_path):
+    with pytest.raises(UserError, match="listed twice"):
+        pretrain(tiny_store, ("c00", "c01", "c00"), tmp_path / "run", MAE)
+    assert not (tmp_path / "run").exists()

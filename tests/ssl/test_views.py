@@ -4,6 +4,7 @@ import math
 import threading
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -29,11 +30,13 @@ def box(start, size) -> Box:
     return Box(start=np.array(start, float), size=np.array(size, float))
 
 
-def turned(degrees: float, spacing) -> torch.Tensor:
-    """A turn in the plane of y and x, where voxels are square, with the slices turned over."""
-    c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    assert spacing[1] == spacing[2]
-    return torch.tensor([[-1, 0, 0], [0, c, -s], [0, s, c]], dtype=torch.float64)
+def turned(angles: tuple[float, float], spacing) -> torch.Tensor:
+    """A turn in the plane of y and x with the slices turned over, then one out of it, in physical space."""
+    (c, s), (cos, sin) = ((math.cos(math.radians(a)), math.sin(math.radians(a))) for a in angles)
+    plane = torch.tensor([[-1, 0, 0], [0, c, -s], [0, s, c]], dtype=torch.float64)
+    out = torch.tensor([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]], dtype=torch.float64)
+    size = torch.diag(torch.tensor(spacing, dtype=torch.float64))
+    return size.inverse() @ out @ plane @ size
 
 
 @pytest.fixture(scope="module", params=SPACINGS, ids=["isotropic", "anisotropic"])
@@ -82,12 +85,12 @@ STEPS = {SPACINGS[0]: {1.0: 0, 1.9: 0, 2.0: 1, 3.9: 1, 4.0: 2}, SPACINGS[1]: {1.
 
 
 @pytest.mark.parametrize("step", [0.5, 1.0, 1.3, 1.9, 2.0, 2.7, 3.9, 4.0])
-@pytest.mark.parametrize("degrees", [None, 0, 25, 45, 90])
-def test_a_ramp_is_read_at_its_analytic_places_at_every_level(ramp, opened, step, degrees):
+@pytest.mark.parametrize("angles", [None, (0, 0), (25, 0), (45, 0), (90, 0), (0, 20), (25, -15)])
+def test_a_ramp_is_read_at_its_analytic_places_at_every_level(ramp, opened, step, angles):
     """Half a voxel amiss at any level is an error of 0.005 or more."""
     store, spacing = ramp
     levels = opened(store)
-    turn, patch = IDENTITY if degrees is None else turned(degrees, spacing), (4, 8, 6)
+    turn, patch = IDENTITY if angles is None else turned(angles, spacing), (4, 8, 6)
     size = np.array(patch) * step
     extent = np.array(store.cases["v"].shape)
     centre = extent / 2 + [1.37, -0.81, 2.29]
@@ -267,3 +270,11 @@ def test_cases_are_evenly_spread_for_any_number(cases, count):
     gaps = np.diff([*chosen, cases])
     assert gaps.min() >= 1
     assert gaps.max() - gaps.min() <= 1
+
+
+def test_views_of_a_single_slice_are_not_dimmed_by_what_is_beside_it():
+    """Zoomed boxes have their middle off the only slice."""
+    case = SimpleNamespace(levels=((1, 1, 1),))
+    store = SimpleNamespace(cases={"flat": case}, image=lambda *_: np.ones((1, 1, 20, 20), np.float32))
+    view = read_view(store, "flat", box((0.2, 3, 3), (0.7, 8, 8)), (1, 8, 8), IDENTITY)
+    torch.testing.assert_close(view, torch.ones(1, 1, 1, 8, 8))

@@ -193,6 +193,12 @@ def test_a_useless_batch_changes_no_weight(tmp_path, run_toy):
     assert torch.equal(*weights)
 
 
+def test_a_useless_batch_changes_no_running_mean(tmp_path, run_toy):
+    """A head's normalisation has seen the batch before anybody knows that it is of no use."""
+    run_toy(tmp_path / "run", replace(CONFIG, steps=4), spoil={2: nan_loss}, kind=HeadedTask)
+    assert checkpoint.load_state(tmp_path / "run")["task"]["seen"] == 3
+
+
 def test_useless_batches_are_counted_across_a_resume(tmp_path, run_toy):
     spoil = {2: nan_loss, 6: nan_loss}
     with pytest.raises(Killed):
