@@ -14,7 +14,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -119,7 +119,7 @@ class Bench:
         """Prepares the data where that is not done; raises UserError where `out` holds something else."""
         file, kept = out / "comparison.yaml", config
         if file.is_file():
-            before = read_yaml(file, ComparisonConfig)
+            before = _as_run(read_yaml(file, ComparisonConfig), out)
             begun = any((out / stage).exists() for stage in ("pretraining", "finetuning", "scores"))
             if begun or (out / "store").exists():
                 check_same(before, config, out, begun=begun)
@@ -163,6 +163,7 @@ class Bench:
         """The label file of every test case."""
         labels = self.config.labels if self.config.test_data is None else None
         files = find_labels(labels or self.test_source)
+        _refuse_missing(self.test_images, files, labels or self.test_source)
         return {case: files[case] for case in self.test_images}
 
     @cached_property
@@ -170,6 +171,7 @@ class Bench:
         """The image file of every test case."""
         images = {case.id: case.image for case in find_images(self.test_source)}
         if self.config.test_data is None:
+            _refuse_missing(self.held_out, images, self.test_source)
             return {case: images[case] for case in self.held_out}
         labelled = find_labels(self.test_source)
         return {case: image for case, image in images.items() if case in labelled}
@@ -275,7 +277,13 @@ class Bench:
         return Path(pattern.replace("{labels}", str(cell.labels)).replace("{seed}", str(cell.seed)))
 
     def is_done(self, cell: Cell) -> bool:
-        """Whether a cell needs no more work."""
+        """Whether a cell needs no more work; a cell that cannot tell is not done, and `run` says why."""
+        try:
+            return self._is_done(cell)
+        except UserError:
+            return False
+
+    def _is_done(self, cell: Cell) -> bool:
         if cell.labels is None:
             run = self.folder("pretraining", cell)
             steps = pretrain_config(self.config, cell.arm, cell.seed).steps
@@ -495,6 +503,24 @@ class Bench:
             "parameters_loaded": _loaded(run),
             "curves": _curves(run, whole=cell.labels is None),
         }
+
+
+def _refuse_missing(cases: Iterable[str], files: Mapping[str, Path], where: str) -> None:
+    missing = [case for case in cases if case not in files]
+    if missing:
+        raise UserError(
+            where,
+            found=f"test case {missing[0]} is no longer there ({len(missing)} such in all)",
+            rule="The volumes and labels of the test cases stay where they were when the store was prepared",
+            remedy="Put them back",
+        )
+
+
+def _as_run(config: ComparisonConfig, out: Path) -> ComparisonConfig:
+    """The same without the arms of which nothing was made, which may still be mended."""
+    stages = ("pretraining", "finetuning", "scores")
+    arms = {name: arm for name, arm in config.arms.items() if any((out / s / name).exists() for s in stages)}
+    return replace(config, arms=arms)
 
 
 def _claim(out: Path) -> None:

@@ -44,8 +44,8 @@ class SmartPatchConfig:
     The second box has the extent of the patch; the first one is larger: `reach` 0 is the patch, 1 the
     largest box of its aspect that fits into the volume. Both are then multiplied by a factor drawn from
     `zoom`, evenly on a logarithmic scale. `overlap` is the least share of the smaller box's volume that
-    lies in the other one, before each view
-    is turned on its own; with 0 they still touch. A method with one view gets the first box.
+    lies in the other one, before each view is turned on its own; with 0 they still touch. A method with one
+    view gets the first box.
     """
 
     reach: Ramp = Ramp(start=1.0, end=0.0)
