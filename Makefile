@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 
 .PHONY: help demo test check format bench clean
 help:
-	@echo "make demo    synthetic nuclei: pretrain, fine-tune, compare, report (about 10 minutes)"
+	@echo "make demo    synthetic nuclei: pretrain, fine-tune, compare, report (about 10 minutes, the first time 12)"
 	@echo "make test    all tests (under 10 minutes)"
 	@echo "make check   format, lint, types (about 20 seconds)"
 	@echo "make format  mends format and lint where it can"
