@@ -125,11 +125,12 @@ def read_view(store: Store, case: str, box: Box, patch: Shape, turn: Tensor) -> 
     centre = (box.start + box.size / 2) / factor - 0.5
     reach = np.abs(linear) @ ((np.array(patch) - 1) / 2)
     # a single slice has one place: off it, its grey values would be mixed with the 0 outside
-    single = np.array(store.image(case, level).shape[-3:]) == 1
+    stored = store.image(case, level)
+    single = np.array(stored.shape[-3:]) == 1
     centre = np.where(single & (reach == 0), 0.0, centre)
     low, high = np.floor(centre - reach).astype(int), np.ceil(centre + reach).astype(int)
     z, y, x = high - low + 1
-    image = torch.from_numpy(read_box(store.image(case, level), low, (int(z), int(y), int(x))))
+    image = torch.from_numpy(read_box(stored, low, (int(z), int(y), int(x))))
     shift = torch.from_numpy(centre - (low + high) / 2)
     return apply_maps(image[None], torch.from_numpy(linear)[None], patch, shifts=shift[None])
 
