@@ -1,22 +1,8 @@
 """Where patches lie in a volume."""
 
-from typing import Protocol
-
 import numpy as np
 
-from .volume import Shape
-
-
-class ChunkedArray(Protocol):
-    """An array on disk of which slices are read."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...  # noqa: D102
-
-    @property
-    def dtype(self) -> np.dtype: ...  # noqa: D102
-
-    def __getitem__(self, key: object) -> np.ndarray: ...
+from .volume import Shape, Voxels
 
 
 def random_start(shape: Shape, patch: Shape, rng: np.random.Generator) -> np.ndarray:
@@ -30,7 +16,7 @@ def centred_start(centre: np.ndarray, patch: Shape) -> np.ndarray:
     return centre - np.array(patch) // 2
 
 
-def read_box(array: ChunkedArray, start: np.ndarray, size: Shape) -> np.ndarray:
+def read_box(array: Voxels, start: np.ndarray, size: Shape) -> np.ndarray:
     """The box of the last three axes of a store's array, 0 where it reaches over the border.
 
     0 is the mean of a z-scored image and the background of a label map.

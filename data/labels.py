@@ -9,7 +9,9 @@ from .errors import UserError
 from .settings import settings
 from .volume import Volume
 
-LabelKind = Literal["classes", "instances"]
+LabelKind = Literal["classes", "instances", "overlapping"]
+# the class number of voxels that nobody annotated
+IGNORED = -1
 # whole numbers beyond this are not exact in float32 files
 _LARGEST = 2**24
 
@@ -26,30 +28,44 @@ class LabelTable:
 
     `values[i]` is the value that stands for class i in the user's files, `values[0]` = 0 the background, so
     that values with gaps (0, 255) train as 0, 1 and come back as they were. With `kind` "instances" each
-    object has a number of its own, and every number above 0 is class 1.
+    object has a number of its own, and every number above 0 is class 1. With "overlapping" a label has a
+    channel for each class, and class i is channel i - 1; a voxel may be in several.
+
+    `ignore` is the value of voxels that nobody annotated; they are drawn, learned and scored nowhere.
     """
 
     kind: LabelKind = "classes"
     values: Annotated[tuple[int, ...], Field(min_length=2), AfterValidator(_rising)] = (0, 1)
+    ignore: int | None = None
 
     @property
     def classes(self) -> int:
         """Number of classes, background included."""
         return len(self.values)
 
+    @property
+    def outputs(self) -> int:
+        """Channels of a network's output: one a class, without the background where classes may overlap."""
+        return self.classes - (self.kind == "overlapping")
+
     def encode(self, labels: np.ndarray) -> np.ndarray:
-        """File values as class numbers, uint8 (uint16 above 256 classes), same shape."""
-        if self.kind == "instances":
-            return (labels > 0).astype(np.uint8)
-        return np.searchsorted(np.asarray(self.values), labels).astype(self._dtype)
+        """File values as class numbers, `IGNORED` where nobody annotated, same shape.
+
+        int8 up to 128 classes, int16 above. Overlapping classes, (K, Z, Y, X), become 0 and 1.
+        """
+        ignored = None if self.ignore is None else labels == self.ignore
+        dtype = np.min_scalar_type(-self.classes)
+        if self.kind == "classes":
+            numbers = np.searchsorted(np.asarray(self.values), labels).astype(dtype)
+        else:
+            numbers = (labels > 0).astype(dtype)
+        if ignored is not None:
+            numbers[ignored] = IGNORED
+        return numbers
 
     def decode(self, classes: np.ndarray) -> np.ndarray:
         """Class numbers as the values of the user's files, in the narrowest unsigned type."""
         return np.asarray(self.values).astype(np.min_scalar_type(max(self.values)))[classes]
-
-    @property
-    def _dtype(self) -> np.dtype:
-        return np.min_scalar_type(self.classes - 1)
 
 
 def label_map(volume: Volume, where: object) -> np.ndarray:

@@ -17,11 +17,10 @@ import blosc2
 import numpy as np
 from pydantic import Field
 
-from .boxes import ChunkedArray
 from .errors import UserError
 from .plan import Plan
 from .settings import plain, read_json, read_yaml, settings
-from .volume import Shape, Triple
+from .volume import Shape, Triple, Voxels
 
 STORE_FILE = "store.json"
 PLAN_FILE = "plan.yaml"
@@ -102,11 +101,11 @@ class Store:
         """The cases with a label, in the order of their ids."""
         return [case for _, case in sorted(self.cases.items()) if case.labelled]
 
-    def image(self, case: str, level: int = 0) -> ChunkedArray:
+    def image(self, case: str, level: int = 0) -> Voxels:
         """The image (C, Z, Y, X) at a level; slicing it reads only the chunks that the slice touches."""
         return self._open(case, f"image_{level}")
 
-    def label(self, case: str, level: int = 0) -> ChunkedArray:
+    def label(self, case: str, level: int = 0) -> Voxels:
         """The class numbers (Z, Y, X) at a level."""
         return self._open(case, f"label_{level}")
 
@@ -115,12 +114,12 @@ class Store:
         with np.load(case_folder(self.path, case) / "foreground.npz") as file:
             return {int(name): file[name] for name in file.files}
 
-    def _open(self, case: str, name: str) -> ChunkedArray:
+    def _open(self, case: str, name: str) -> Voxels:
         path = case_folder(self.path, case) / f"{name}.b2nd"
         try:
             # one thread: the network needs the cores
             opened = blosc2.open(str(path), mode="r", dparams={"nthreads": 1})
-            return cast("ChunkedArray", opened)
+            return cast("Voxels", opened)
         except (OSError, RuntimeError, ValueError) as error:
             raise StoreError(
                 path,

@@ -1,7 +1,7 @@
 """A volume: voxels, what they measure in space, and where they came from."""
 
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 
@@ -14,9 +14,21 @@ Orientation = Literal["RAS", "stored"]
 IDENTITY: tuple[Triple, Triple, Triple] = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 
 
+class Voxels(Protocol):
+    """What an array in memory and one on disk have in common; slicing reads what the slice touches."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...  # noqa: D102
+
+    @property
+    def dtype(self) -> np.dtype: ...  # noqa: D102
+
+    def __getitem__(self, key: Any, /) -> np.ndarray: ...
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Volume:
-    """Voxels `(C, Z, Y, X)` and their geometry.
+class OpenVolume:
+    """Voxels `(C, Z, Y, X)`, in memory or still on disk, and their geometry.
 
     A voxel's place in the world is `origin + direction @ (spacing * (z, y, x))`; every vector and matrix
     is in z, y, x order. NIfTI volumes are turned to the closest RAS orientation (x to the right, y to the
@@ -26,7 +38,7 @@ class Volume:
     `source` is what the format needs to write a result in the geometry of the file.
     """
 
-    array: np.ndarray
+    array: Voxels
     spacing: Triple | None = None
     unit: str | None = None
     origin: Triple = (0.0, 0.0, 0.0)
@@ -37,7 +49,7 @@ class Volume:
     notes: tuple[str, ...] = field(default=())
 
     def __post_init__(self) -> None:
-        if self.array.ndim != 4:
+        if len(self.array.shape) != 4:
             raise ValueError(f"a volume is (C, Z, Y, X), not an array of shape {self.array.shape}")
         if not self.channels:
             names = tuple(f"channel{c}" for c in range(self.array.shape[0]))
@@ -51,12 +63,24 @@ class Volume:
         z, y, x = self.array.shape[1:]
         return z, y, x
 
-    def in_unit(self, unit: str | None) -> "Volume":
+    def in_unit(self, unit: str | None) -> Self:
         """The same volume with its spacing and origin told in `unit` ("um", "mm", ...)."""
         if unit == self.unit or unit is None or self.unit is None or self.spacing is None:
             return self
         f = factor(self.unit, unit)
         return replace(self, spacing=_times(self.spacing, f), origin=_times(self.origin, f), unit=unit)
+
+    def load(self) -> "Volume":
+        """The same with every voxel in memory."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Volume(**{**values, "array": np.ascontiguousarray(self.array[:])})
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Volume(OpenVolume):
+    """A volume whose voxels are in memory."""
+
+    array: np.ndarray
 
 
 def _times(vector: Triple, f: float) -> Triple:

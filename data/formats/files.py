@@ -2,7 +2,8 @@
 
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from nibabel.spatialimages import HeaderDataError, HeaderTypeError
 
 from ..atomic import new_file
 from ..errors import VolumeError
-from ..volume import Volume
+from ..volume import OpenVolume, Volume
 from . import nifti, tiff
+from .choices import AS_STORED, ReadChoices
 
 # what gzip, nibabel, tifffile and the codecs are known to raise on damaged files; tifffile's own errors and
 # UnicodeError are ValueErrors, imagecodecs' are RuntimeErrors, and tifffile also trips over its own asserts
@@ -47,7 +49,7 @@ class Format:
     name: str
     suffixes: tuple[str, ...]
     recognises: Callable[[bytes], bool]
-    read: Callable[[Path], Volume]
+    read: Callable[[Path, ReadChoices], OpenVolume]
     write: Callable[[Path, np.ndarray, Any], None]
     source: type
 
@@ -100,15 +102,32 @@ def strip_suffix(name: str) -> str:
     return name[: len(name) - len(_suffix(name))]
 
 
-def read_volume(path: Path) -> Volume:
-    """The volume in a file, every voxel read, in the format that its content shows.
+def open_volume(path: Path, choices: ReadChoices = AS_STORED) -> OpenVolume:
+    """The volume in a file, in the format that its content shows; a large one may stay on disk.
 
     Voxels are not judged: NaN and Inf pass. Raises VolumeError, naming the file, for whatever keeps it from
-    being read whole: absent, empty, cut, damaged, of an unknown format, or named like another format.
+    being read whole: absent, empty, cut, damaged, of an unknown format, or named like another format. What is
+    left on disk is checked when it is read (`reading`).
     """
     path = Path(path)
+    with reading(path):
+        return _format_of(path).read(path, choices)
+
+
+def read_volume(path: Path, choices: ReadChoices = AS_STORED) -> Volume:
+    """The same as `open_volume`, with every voxel read into memory."""
+    opened = open_volume(path, choices)
+    if isinstance(opened, Volume):
+        return opened
+    with reading(Path(path)):
+        return opened.load()
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turns what libraries raise on damaged files into a VolumeError that names the file."""
     try:
-        return _format_of(path).read(path)
+        yield
     except _READ_FAILURES as error:
         raise VolumeError(
             path,

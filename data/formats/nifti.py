@@ -12,6 +12,7 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from ..errors import VolumeError
 from ..units import canonical
 from ..volume import Shape, Triple, Volume
+from .choices import AS_STORED, ReadChoices
 from .spacing import tidy
 
 _RAS = np.array([[0, 1], [1, 1], [2, 1]])
@@ -41,7 +42,7 @@ class NiftiSource:
         return np.column_stack([self.axes, self.flips])
 
 
-def read(path: Path) -> Volume:
+def read(path: Path, choices: ReadChoices = AS_STORED) -> Volume:  # noqa: ARG001
     """The volume of a NIfTI file, (1, Z, Y, X) in the closest RAS orientation and native byte order.
 
     Every byte is read and, in .nii.gz, checked against the checksum. Voxels keep their data type unless the

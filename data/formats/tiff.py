@@ -11,6 +11,7 @@ from tifffile import TiffFile, TiffPageSeries
 
 from ..errors import VolumeError
 from ..volume import Shape, Triple, Volume
+from .choices import AS_STORED, ReadChoices
 from .tiff_spacing import Resolution, calibration, ome_words, pixels_per_unit, resolution
 from .tiff_whole import check_whole, heeding_tifffile
 
@@ -45,7 +46,7 @@ class TiffSource:
     unit: str | None = None
 
 
-def read(path: Path) -> Volume:
+def read(path: Path, choices: ReadChoices = AS_STORED) -> Volume:  # noqa: ARG001
     """The volume of a TIFF, (C, Z, Y, X) as stored, with spacing and unit where its metadata tell them all.
 
     Pages without a named axis are slices; the colours of a pixel are channels; `notes` say so.
