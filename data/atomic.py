@@ -32,11 +32,16 @@ def new_folder(path: Path) -> Iterator[Path]:
     partial.mkdir()
     try:
         yield partial
-        _sync_tree(partial)
-        partial.rename(path)
-        _sync_folder(path.parent)
+        settle(partial, path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def settle(partial: Path, path: Path) -> None:
+    """Gives a finished folder its name, when the disk has all that is in it."""
+    sync_below(partial)
+    partial.rename(path)
+    _sync_folder(path.parent)
 
 
 @contextmanager
@@ -59,7 +64,7 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
-def _sync_tree(folder: Path) -> None:
+def sync_below(folder: Path) -> None:
     """Makes the disk keep every file below a folder before its name says that it is whole."""
     for path in folder.rglob("*"):
         if path.is_file():

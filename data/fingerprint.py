@@ -1,31 +1,26 @@
 """What a data set is like, as far as a plan needs to know."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import field
 
 import numpy as np
 
+from .intensities import Intensity
 from .settings import settings
 from .units import factor
 from .volume import Orientation, Shape, Triple
 
 
 @settings
-class Intensity:
-    """Grey values of one channel of one case."""
-
-    lowest: float
-    percentile_0_5: float
-    median: float
-    percentile_99_5: float
-    highest: float
-    mean: float
-    std: float
-
-
-@settings
 class CaseFacts:
-    """What the scan read of one case. Hashes are SHA-256: of the files' bytes and of the voxel values."""
+    """What the scan read of one case. Hashes are SHA-256: of the files' bytes and of the voxel values.
+
+    `label_voxels` counts the annotated voxels of each label value (of overlapping classes: those of channel
+    i - 1 as value i, and those of no class as 0). `label_remap` holds values of this label that stand for
+    others. `corrections` tells what is mended when the case is prepared.
+    """
 
     id: str
     subject: str
@@ -40,7 +35,16 @@ class CaseFacts:
     image_hash: str
     label_hash: str | None
     content_hash: str
+    label_channels: int = 0
+    label_remap: dict[int, int] = field(default_factory=dict)
+    replaced_voxels: int = 0
+    corrections: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def annotated_share(self) -> float:
+        """The share of voxels that somebody annotated; 0 without a label."""
+        return sum((self.label_voxels or {}).values()) / math.prod(self.shape)
 
     @property
     def foreground_voxels(self) -> int:
@@ -65,7 +69,8 @@ class Fingerprint:
     """Facts of all readable cases, and what they have in common.
 
     `unit` is the commonest of the data set; `spacing` is the median in it, per axis; both are None where
-    the files do not tell. `median_shape` is in voxels of that spacing.
+    the files do not tell. `median_shape` is in voxels of that spacing. `binary_values` are background and
+    foreground where labels are to be read as two classes.
     """
 
     cases: tuple[CaseFacts, ...]
@@ -75,6 +80,7 @@ class Fingerprint:
     orientation: Orientation
     channels: tuple[str, ...]
     label_values: tuple[int, ...]
+    binary_values: tuple[int, int] = (0, 1)
 
     @classmethod
     def of(cls, facts: Sequence[CaseFacts]) -> "Fingerprint":

@@ -14,12 +14,40 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def content_hash(array: np.ndarray) -> str:
-    """SHA-256 of voxel values as float32 with their shape: the same volume in another format has the same."""
-    digest = hashlib.sha256(repr(array.shape).encode())
-    for channel in array:
-        digest.update(np.ascontiguousarray(channel, dtype="<f4").data)
+def source_hash(path: Path) -> str:
+    """The hash of a file, or of all files below a folder with their names."""
+    if not path.is_dir():
+        return file_hash(path)
+    digest = hashlib.sha256()
+    for part in sorted(p for p in path.rglob("*") if p.is_file()):
+        digest.update(f"{part.relative_to(path).as_posix()}:{file_hash(part)}\n".encode())
     return digest.hexdigest()
+
+
+class ContentHash:
+    """SHA-256 of voxel values as float32 with their shape, added channel by channel and slice by slice.
+
+    The same volume in another format has the same.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._digest = hashlib.sha256(repr(tuple(shape)).encode())
+
+    def add(self, voxels: np.ndarray) -> None:
+        """Takes in the next voxels."""
+        self._digest.update(np.ascontiguousarray(voxels, dtype="<f4").data)
+
+    def result(self) -> str:
+        """The hash of all that was added."""
+        return self._digest.hexdigest()
+
+
+def content_hash(array: np.ndarray) -> str:
+    """The `ContentHash` of an array (C, Z, Y, X)."""
+    digest = ContentHash(array.shape)
+    for channel in array:
+        digest.add(channel)
+    return digest.result()
 
 
 def settings_hash(values: Any) -> str:

@@ -14,6 +14,8 @@ LabelKind = Literal["classes", "instances", "overlapping"]
 IGNORED = -1
 # whole numbers beyond this are not exact in float32 files
 _LARGEST = 2**24
+# floats this close to a whole number are that number
+_ROUNDED = 1e-3
 
 
 def _rising(values: tuple[int, ...]) -> tuple[int, ...]:
@@ -48,17 +50,21 @@ class LabelTable:
         """Channels of a network's output: one a class, without the background where classes may overlap."""
         return self.classes - (self.kind == "overlapping")
 
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of class numbers: int8 up to 128 classes, int16 above."""
+        return np.min_scalar_type(-self.classes)
+
     def encode(self, labels: np.ndarray) -> np.ndarray:
         """File values as class numbers, `IGNORED` where nobody annotated, same shape.
 
-        int8 up to 128 classes, int16 above. Overlapping classes, (K, Z, Y, X), become 0 and 1.
+        Overlapping classes, (K, Z, Y, X), become 0 and 1.
         """
         ignored = None if self.ignore is None else labels == self.ignore
-        dtype = np.min_scalar_type(-self.classes)
         if self.kind == "classes":
-            numbers = np.searchsorted(np.asarray(self.values), labels).astype(dtype)
+            numbers = np.searchsorted(np.asarray(self.values), labels).astype(self.dtype)
         else:
-            numbers = (labels > 0).astype(dtype)
+            numbers = (labels > 0).astype(self.dtype)
         if ignored is not None:
             numbers[ignored] = IGNORED
         return numbers
@@ -77,25 +83,36 @@ def label_map(volume: Volume, where: object) -> np.ndarray:
         raise UserError(
             where,
             found=f"a label of {volume.array.shape[0]} channels ({', '.join(volume.channels)})",
-            rule="A label map has one channel of whole numbers; colour masks and one-hot stacks are not read",
+            rule="A label map has one channel of whole numbers",
             remedy="Save it as one channel in which each class has a number",
         )
-    labels = volume.array[0]
+    return whole_numbers(volume.array[0], where)[0]
+
+
+def whole_numbers(labels: np.ndarray, where: object, ignore: int | None = None) -> tuple[np.ndarray, int]:
+    """The same array as whole numbers from 0 (or `ignore`), and how many voxels were rounded to be that.
+
+    Floats up to a thousandth off are rounded: what other programs computed from masks is often so. Raises
+    UserError for negative, fractional, huge and non-finite values.
+    """
     if labels.dtype == bool:
-        return labels.astype(np.uint8)
+        return labels.astype(np.uint8), 0
+    rounded = 0
     if labels.dtype.kind == "f":
-        labels = _whole_numbers(labels, where)
-    if labels.min() < 0:
+        labels, rounded = _rounded(labels, where)
+    negative = labels < 0 if ignore is None or ignore >= 0 else (labels < 0) & (labels != ignore)
+    if negative.any():
         raise UserError(
             where,
-            found=f"the label value {labels.min()}",
+            found=f"the label value {labels[negative].min()}",
             rule="Label values are 0 (background) and above",
-            remedy="Give these voxels a value that is not negative",
+            remedy="Give these voxels a value that is not negative, or say with --ignore-value that it means "
+            "unannotated",
         )
-    return labels
+    return labels, rounded
 
 
-def _whole_numbers(labels: np.ndarray, where: object) -> np.ndarray:
+def _rounded(labels: np.ndarray, where: object) -> tuple[np.ndarray, int]:
     if not np.isfinite(labels).all():
         raise UserError(
             where,
@@ -111,18 +128,22 @@ def _whole_numbers(labels: np.ndarray, where: object) -> np.ndarray:
             remedy="Check that this is a label map, and save it with small numbers",
         )
     whole = np.rint(labels)
-    if not np.array_equal(whole, labels):
-        first = labels[whole != labels][0]
+    off = np.abs(whole - labels)
+    if (off > _ROUNDED).any():
+        wrong = off > _ROUNDED
         raise UserError(
             where,
-            found=f"the label value {first:g} (and {int((whole != labels).sum()) - 1} more like it)",
+            found=f"the label value {labels[wrong][0]:g} (and {int(wrong.sum()) - 1} more like it)",
             rule="Label values are whole numbers",
             remedy="Save the label without interpolation or rescaling",
         )
-    return whole.astype(np.int64)
+    return whole.astype(np.int64), int(np.count_nonzero(off))
 
 
 def count_values(labels: np.ndarray) -> dict[int, int]:
     """How many voxels have each value that occurs."""
+    if labels.dtype.kind == "u" and labels.dtype.itemsize <= 2:  # far faster than sorting
+        counts = np.bincount(labels.ravel())
+        return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
     values, counts = np.unique(labels, return_counts=True)
     return {int(value): int(count) for value, count in zip(values, counts, strict=True)}

@@ -8,15 +8,18 @@ down, so that the budget is a bound, and in that width and batch follow the budg
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import field
 from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
 
+from .errors import UserError
 from .fingerprint import Fingerprint
 from .hashing import settings_hash
 from .labels import LabelKind, LabelTable
+from .resample import LINEAR, Orders
 from .settings import plain, settings
 from .volume import Orientation, Shape, Triple
 
@@ -28,8 +31,38 @@ MAX_BATCH = 8
 # spacings closer than this to the target are left as they are: resampling would only blur
 SPACING_TOLERANCE = 1e-3
 
+Scheme = Literal["zscore", "ct", "percentile", "none"]
+# an axis this many times coarser than the others keeps its slices when resampled (nnU-Net's rule)
+ANISOTROPIC = 3.0
+_FLUORESCENCE = (
+    "dapi",
+    "hoechst",
+    "gfp",
+    "rfp",
+    "yfp",
+    "cfp",
+    "mcherry",
+    "cy3",
+    "cy5",
+    "alexa",
+    "fitc",
+    "h2b",
+)
+# air in Hounsfield units
+_AIR = -900.0
+
 Stride = tuple[Literal[1, 2], Literal[1, 2], Literal[1, 2]]
 Extent = Annotated[int, Field(ge=1)]
+
+
+@settings
+class Window:
+    """The grey values of a whole data set: what is clipped to, and what is subtracted and divided by."""
+
+    low: float
+    high: float
+    mean: float
+    std: Annotated[float, Field(gt=0)]
 
 
 @settings
@@ -37,9 +70,13 @@ class Preprocessing:
     """What is done to every volume before a network sees it; hashed into the store.
 
     `spacing` (z, y, x) in `unit` is the voxel size volumes are resampled to, None where the files know
-    none (then nothing is resampled). `orientation` is what volumes are turned to: "RAS", or "stored" for
-    files that know none. `normalisation` names one scheme per channel; "zscore" subtracts
-    the volume's mean and divides by its standard deviation.
+    none (then nothing is resampled); `orders` tells per axis whether images are interpolated linearly (1) or
+    keep their nearest slice (0). `orientation` is what volumes are turned to: "RAS", or "stored" for files
+    that know none.
+
+    `normalisation` names one scheme per channel: "zscore" subtracts the volume's mean and divides by its
+    standard deviation; "ct" clips to the `windows` of the data set and standardises by them; "percentile"
+    maps the volume's percentiles 0.5 and 99.5 to 0 and 1; "none" leaves values as they are.
     """
 
     unit: str | None
@@ -47,9 +84,11 @@ class Preprocessing:
         tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
         | None
     )
+    orders: Orders = LINEAR
     orientation: Orientation
     channels: Annotated[tuple[str, ...], Field(min_length=1)]
-    normalisation: tuple[Literal["zscore"], ...]
+    normalisation: tuple[Scheme, ...]
+    windows: tuple[Window | None, ...] = ()
 
 
 @settings
@@ -87,27 +126,95 @@ class Plan:
 
 
 def make_plan(
-    fingerprint: Fingerprint, *, budget: BudgetName = "default", label_kind: LabelKind = "classes"
+    fingerprint: Fingerprint,
+    *,
+    budget: BudgetName = "default",
+    voxels: int | None = None,
+    label_kind: LabelKind = "classes",
+    ignore: int | None = None,
+    normalisation: Sequence[Scheme] | None = None,
 ) -> Plan:
-    """The plan for a data set, from its images alone but for the table of label values."""
+    """The plan for a data set, from its images alone but for the table of label values.
+
+    Args:
+        fingerprint: what a scan found.
+        budget: size of patches and network by name.
+        voxels: the same as a number of voxels, instead of the name.
+        label_kind, ignore: what the label values mean, and the value of voxels nobody annotated.
+        normalisation: one scheme for all channels, or one each; chosen by channel names and grey values
+            when None.
+    """
     spacing = fingerprint.spacing and _rounded(fingerprint.spacing)
-    patch, strides = patch_and_strides(fingerprint.median_shape, BUDGETS[budget])
-    voxels = BUDGETS[budget]
-    width = width_for(voxels)
-    batch = batch_for(patch, voxels)
-    labels = label_table(fingerprint, label_kind)
+    limit = voxels or BUDGETS[budget]
+    patch, strides = patch_and_strides(fingerprint.median_shape, limit)
+    schemes = _schemes(fingerprint, normalisation)
     return Plan(
         preprocessing=Preprocessing(
             unit=fingerprint.unit,
             spacing=spacing,
+            orders=orders_for(spacing),
             orientation=fingerprint.orientation,
             channels=fingerprint.channels,
-            normalisation=("zscore",) * len(fingerprint.channels),
+            normalisation=tuple(scheme for scheme, _ in schemes),
+            windows=tuple(
+                _window(fingerprint, c) if scheme == "ct" else None for c, (scheme, _) in enumerate(schemes)
+            ),
         ),
-        labels=labels,
-        training=Training(patch=patch, strides=strides, width=width, batch=batch),
-        reasons=_reasons(fingerprint, budget, patch, strides),
+        labels=label_table(fingerprint, label_kind, ignore),
+        training=Training(
+            patch=patch, strides=strides, width=width_for(limit), batch=batch_for(patch, limit)
+        ),
+        reasons=_reasons(fingerprint, limit, patch, strides, schemes),
     )
+
+
+def orders_for(spacing: Triple | None) -> Orders:
+    """Interpolation per axis: linear, but for an axis so coarse that slices hardly know of each other."""
+    if spacing is None:
+        return LINEAR
+    z, y, x = (0 if s > ANISOTROPIC * min(spacing) else 1 for s in spacing)
+    return z, y, x
+
+
+def _schemes(fingerprint: Fingerprint, given: Sequence[Scheme] | None) -> list[tuple[Scheme, str]]:
+    """The normalisation of each channel, and why."""
+    names = fingerprint.channels
+    if given is None:
+        return [_scheme(fingerprint, c) for c in range(len(names))]
+    if len(given) not in (1, len(names)):
+        raise UserError(
+            "normalisation",
+            found=f"{len(given)} schemes ({', '.join(given)})",
+            rule=f"There is one for all channels, or one for each of {len(names)}",
+            remedy=f"Give one or {len(names)}, separated by commas",
+        )
+    return [(scheme, "as given") for scheme in (given if len(given) > 1 else [*given] * len(names))]
+
+
+def _scheme(fingerprint: Fingerprint, channel: int) -> tuple[Scheme, str]:
+    name = fingerprint.channels[channel].casefold()
+    lowest = [case.intensities[channel].lowest for case in fingerprint.cases]
+    if name.split("_")[0] == "ct" or (
+        fingerprint.orientation == "RAS" and np.median(lowest) <= _AIR and _whole_numbers(fingerprint)
+    ):
+        return "ct", "looks like CT by name or by air below -900: absolute values mean something"
+    if any(dye in name for dye in _FLUORESCENCE):
+        return "percentile", "fluorescence by the channel's name: dark is 0, bright is 1"
+    return "zscore", "per volume: needs no labels and no statistics of other volumes"
+
+
+def _whole_numbers(fingerprint: Fingerprint) -> bool:
+    return all(np.dtype(case.dtype).kind in "iu" for case in fingerprint.cases)
+
+
+def _window(fingerprint: Fingerprint, channel: int) -> Window:
+    """Medians over the cases: no case of another field of view decides."""
+    found = [case.intensities[channel] for case in fingerprint.cases]
+    low, high, mean, std = (
+        float(np.median([getattr(i, name) for i in found]))
+        for name in ("percentile_0_5", "percentile_99_5", "mean", "std")
+    )
+    return Window(low=low, high=high, mean=mean, std=std or 1.0)
 
 
 def patch_and_strides(shape: Shape, budget: int) -> tuple[Shape, tuple[Stride, ...]]:
@@ -161,11 +268,16 @@ def batch_for(patch: Shape, budget: int) -> int:
     return min(MAX_BATCH, max(2, budget // math.prod(patch)))
 
 
-def label_table(fingerprint: Fingerprint, kind: LabelKind) -> LabelTable | None:
+def label_table(fingerprint: Fingerprint, kind: LabelKind, ignore: int | None = None) -> LabelTable | None:
     """What the label values of a data set mean; None where nothing is labelled."""
     if not fingerprint.labelled:
         return None
-    return LabelTable(kind=kind, values=(0, 1) if kind == "instances" else fingerprint.label_values)
+    if kind == "instances":
+        return LabelTable(kind=kind, values=fingerprint.binary_values, ignore=ignore)
+    if kind == "overlapping":
+        channels = max(case.label_channels for case in fingerprint.cases)
+        return LabelTable(kind=kind, values=tuple(range(channels + 1)), ignore=ignore)
+    return LabelTable(kind=kind, values=fingerprint.label_values, ignore=ignore)
 
 
 def _rounded(spacing: Triple) -> Triple:
@@ -175,25 +287,31 @@ def _rounded(spacing: Triple) -> Triple:
 
 
 def _reasons(
-    fingerprint: Fingerprint, budget: BudgetName, patch: Shape, strides: tuple[Stride, ...]
+    fingerprint: Fingerprint,
+    voxels: int,
+    patch: Shape,
+    strides: tuple[Stride, ...],
+    schemes: list[tuple[Scheme, str]],
 ) -> dict[str, str]:
-    shape, voxels = fingerprint.median_shape, BUDGETS[budget]
+    shape = fingerprint.median_shape
     fits = math.prod(patch) >= math.prod(shape)
     poolings = tuple(sum(s[a] == 2 for s in strides) for a in range(3))
+    edge = f"{round(voxels ** (1 / 3))}^3 voxels"
     return {
         "spacing": (
             f"median of {len(fingerprint.cases)} cases"
             if fingerprint.spacing
             else "unknown: the files tell none, so nothing is resampled"
         ),
-        "normalisation": "z-score per volume and channel: needs no labels and no statistics of other volumes",
-        "patch": (
-            f"median shape {shape} "
-            + ("rounded to its strides" if fits else f"scaled to {round(voxels ** (1 / 3))}^3 voxels")
-            + f" (budget '{budget}')"
+        "orders": f"0 (nearest slice) along axes over {ANISOTROPIC:g} times as coarse as the finest, else 1",
+        "normalisation": "; ".join(
+            f"{name}: {scheme}, {why}"
+            for name, (scheme, why) in zip(fingerprint.channels, schemes, strict=True)
         ),
+        "patch": f"median shape {shape} "
+        + ("rounded to its strides" if fits else f"scaled to the budget of {edge}"),
         "strides": f"pooled {poolings} times, until 4 to 8 voxels are left, at most {MAX_POOLINGS} times",
-        "width": f"32 features at 128^3 voxels, in proportion to the edge of the budget '{budget}'",
+        "width": f"32 features at 128^3 voxels, in proportion to the edge of the budget, {edge}",
         "batch": f"as many patches as {voxels} voxels hold, from 2 to {MAX_BATCH}",
         "labels": f"values found in {fingerprint.labelled} labels, in rising order",
     }

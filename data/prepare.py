@@ -1,31 +1,54 @@
-"""From a scanned data set to a store."""
+"""From a scanned data set to a store.
 
+Cases are made one by one in a hidden folder beside the store, which gets the store's name when all are
+there. What a killed process finished is kept by the next one: each case has a `case.json`, written last, that
+tells by what recipe it was made and what its files hold.
+"""
+
+import errno
+import json
 import math
 import os
 import shutil
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 
-from .atomic import new_folder
-from .dataset import Case
+from .atomic import settle, sync_below, write_text
+from .case_arrays import BOX, READ_BYTES, write_coarser, write_foreground, write_image, write_labels
+from .cases import Case
+from .claims import claimed
 from .errors import UserError
 from .fingerprint import CaseFacts
-from .formats.files import read_volume
-from .hashing import file_hash
-from .labels import LabelTable, label_map
+from .formats.files import reading
+from .formats.lazy import WHOLE_BYTES
+from .hashing import settings_hash
 from .plan import Plan
-from .preprocess import preprocess
-from .resample import coarsen_image, coarsen_labels, pyramid, resample_labels, resampled_shape
-from .scan import Scan, ScanOptions, read_image
-from .settings import write_yaml
-from .store import PLAN_FILE, Store, StoredCase, StoreError, case_folder, write_array, write_index
-from .volume import Shape
+from .preprocess import check_fits, target_shape
+from .reading import AS_FOUND, ScanOptions, class_numbers, files_hash, open_image
+from .resample import pyramid, resampled_shape
+from .scan import Scan
+from .settings import plain, read_json, write_yaml
+from .store import (
+    PLAN_FILE,
+    STORE_FILE,
+    Store,
+    StoredCase,
+    StoreError,
+    case_folder,
+    source_file,
+    stored_file,
+    write_index,
+)
+from .volume import OpenVolume, Shape
 
-# what nnU-Net keeps per class and case too
-MAX_POSITIONS = 10_000
+CASE_FILE = "case.json"
 
 
 def prepare(
@@ -33,16 +56,17 @@ def prepare(
     plan: Plan,
     out: str | Path,
     *,
-    options: ScanOptions | None = None,
+    options: ScanOptions = AS_FOUND,
     progress: Callable[[int, int], None] | None = None,
 ) -> Store:
     """Writes a store of all scanned cases and opens it; it appears whole or not at all.
 
+    A store that is there already is returned when it was made of the same files in the same way.
+
     Raises:
-        UserError: the scan has errors, `out` exists, the disk is too small, a source changed since the
-            scan, or a case does not fit the plan.
+        UserError: the scan has errors, `out` is something else, the disk is too small, a source changed
+            since the scan, a case does not fit the plan, or another process prepares the same store.
     """
-    options = options or ScanOptions()
     out = Path(out)
     if scanned.errors:
         raise StoreError(
@@ -51,21 +75,213 @@ def prepare(
             rule="Only a data set whose scan shows no error is prepared",
             remedy="Run `fewvox scan` on it and solve what it lists",
         )
-    check_disk(out, bytes_needed(scanned, plan))
-    with new_folder(out) as partial:
-        write_yaml(
-            partial / PLAN_FILE, plan, "How this data set is prepared and trained on; see docs/formats.md."
-        )
-        facts = {f.id: f for f in scanned.fingerprint.cases}
-        stored: list[StoredCase] = []
-        with ThreadPoolExecutor(_workers()) as pool:
-            jobs = pool.map(lambda c: _prepare_case(c, facts[c.id], plan, partial, options), scanned.cases)
-            for case in jobs:
-                stored.append(case)
-                if progress is not None:
-                    progress(len(stored), len(scanned.cases))
-        write_index(partial, plan, stored)
+    works = _works(scanned, plan, options)
+    with claimed(out.with_name(f".{out.name}.process"), "prepares a store"):
+        if out.exists():
+            return _same_store(out, works)
+        unfinished = out.with_name(f".{out.name}.unfinished")
+        unfinished.mkdir(parents=True, exist_ok=True)
+        _drop_others(unfinished, works)
+        needed = bytes_needed(scanned, plan)
+        check_disk(out, needed - _bytes_below(unfinished))
+        with _told_when_full(out, needed):
+            cases = _all_cases(works, unfinished, progress)
+            write_yaml(
+                unfinished / PLAN_FILE,
+                plan,
+                "How this data set is prepared and trained on; see docs/formats.md.",
+            )
+            write_index(unfinished, plan, cases, scanned.records)
+            settle(unfinished, out)
     return Store.open(out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Work:
+    """All that one case of a store is made by."""
+
+    case: Case
+    facts: CaseFacts
+    plan: Plan
+    options: ScanOptions
+
+    @property
+    def recipe(self) -> str:
+        """The hash of it; two cases of one recipe are the same to the last bit."""
+        facts = plain(self.facts)
+        told = {key: facts[key] for key in ("id", "subject", "image_hash", "label_hash", "label_remap")}
+        region = None if self.case.region is None else files_hash([self.case.region])
+        o = self.options
+        choices = [plain(o.image), plain(o.label), o.replace_nonfinite, o.accept_geometry]
+        return settings_hash([told, region, self.plan.store_hash, choices, facts["spacing"], facts["unit"]])
+
+
+def _works(scanned: Scan, plan: Plan, options: ScanOptions) -> list[_Work]:
+    facts = {f.id: f for f in scanned.fingerprint.cases}
+    return [_Work(case=c, facts=facts[c.id], plan=plan, options=options) for c in scanned.cases]
+
+
+def _same_store(out: Path, works: Sequence[_Work]) -> Store:
+    """The store in `out`, when nothing differs from what would be made; raises UserError otherwise."""
+    if not (out / STORE_FILE).is_file():
+        raise UserError(
+            out,
+            found="it exists already, and is no store",
+            rule="Finished results are never written over",
+            remedy="Choose another folder, or delete this one",
+        )
+    store = Store.open(out)
+    wanted = {work.case.id: work.recipe for work in works}
+    found = {case.id: case.recipe for case in store.cases.values()}
+    differing = sorted(case for case in wanted.keys() | found.keys() if wanted.get(case) != found.get(case))
+    if differing:
+        raise StoreError(
+            out,
+            found=f"it was made otherwise or of other files: {_listed(differing)}",
+            rule="A store is never written over",
+            remedy="Choose another --out, or delete this one",
+        )
+    store.check(found)
+    return store
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _drop_others(unfinished: Path, works: Sequence[_Work]) -> None:
+    """Takes away what no case of this store would use, as of another data set or plan."""
+    kept = {case_folder(unfinished, w.case.id) for w in works if _finished(w, unfinished) is not None}
+    for file in (unfinished / "cases").rglob("*"):
+        if file.is_file() and file.parent not in kept:
+            file.unlink()
+
+
+def _finished(work: _Work, store: Path) -> StoredCase | None:
+    """The case as an earlier process finished it, if it did so by the same recipe and nothing is damaged."""
+    folder = case_folder(store, work.case.id)
+    if not (folder / CASE_FILE).is_file():
+        return None
+    stored = read_json(folder / CASE_FILE, StoredCase)
+    whole = all(
+        (folder / name).is_file() and stored_file(folder / name) == file
+        for name, file in stored.files.items()
+    )
+    return stored if whole and stored.recipe == work.recipe else None
+
+
+def _all_cases(
+    works: Sequence[_Work], store: Path, progress: Callable[[int, int], None] | None
+) -> list[StoredCase]:
+    # the largest volumes come one by one, whatever the workers
+    alone = threading.Lock()
+    stored: list[StoredCase] = []
+    with ThreadPoolExecutor(workers_for([_worker_bytes(work.facts) for work in works])) as pool:
+        jobs = [pool.submit(_case, work, store, alone) for work in works]
+        try:
+            for job in jobs:
+                stored.append(job.result())
+                if progress is not None:
+                    progress(len(stored), len(works))
+        finally:
+            for job in jobs:
+                job.cancel()
+    return stored
+
+
+def _case(work: _Work, store: Path, alone: threading.Lock) -> StoredCase:
+    finished = _finished(work, store)
+    if finished is not None:
+        return finished
+    large = math.prod(work.facts.shape) * np.dtype(work.facts.dtype).itemsize > WHOLE_BYTES
+    with alone if large else nullcontext():
+        return _made(work, store)
+
+
+def _made(work: _Work, store: Path) -> StoredCase:
+    case, facts, plan = work.case, work.facts, work.plan
+    _check_unchanged(case.images, facts.image_hash)
+    folder = case_folder(store, case.id)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    volume = open_image(case, work.options)
+    check_fits(volume, plan.preprocessing, case.image)
+    shape = target_shape(volume, plan.preprocessing, case.image)
+    factors = [factor for factor, _ in pyramid(shape, plan.preprocessing.spacing)]
+    with reading(case.image):
+        write_image(folder, volume.array, shape, plan.preprocessing, facts.intensities)
+    write_coarser(folder, "image", factors)
+    counts: dict[int, int] = {}
+    if case.label is not None and plan.labels is not None:
+        _check_unchanged([case.label], facts.label_hash)
+        with reading(case.label):
+            numbers = class_numbers(case, volume, plan.labels, work.options, facts.label_remap)
+            write_labels(folder, numbers, shape)
+        write_coarser(folder, "label", factors)
+        counts = write_foreground(folder, facts.content_hash)
+    return _finish(folder, work, volume, shape, factors, counts)
+
+
+def _finish(
+    folder: Path,
+    work: _Work,
+    volume: OpenVolume,
+    shape: Shape,
+    factors: Sequence[tuple[int, int, int]],
+    counts: dict[int, int],
+) -> StoredCase:
+    """Writes case.json when everything else lies safely on the disk."""
+    case, facts, labelled = work.case, work.facts, (folder / "label_0.b2nd").is_file()
+    sources = [source_file(path, files_hash([path])) for path in case.images]
+    if labelled and case.label is not None:
+        sources += [source_file(p, files_hash([p])) for p in (case.label, case.region) if p is not None]
+    stored = StoredCase(
+        id=case.id,
+        subject=case.subject,
+        shape=shape,
+        levels=tuple(factors),
+        labelled=labelled,
+        annotated_share=facts.annotated_share if labelled else 1.0,
+        source_shape=volume.shape,
+        source_spacing=volume.spacing,
+        source_unit=volume.unit,
+        image_hash=facts.image_hash,
+        label_hash=facts.label_hash,
+        content_hash=facts.content_hash,
+        recipe=work.recipe,
+        foreground_voxels={c: n for c, n in counts.items() if c > 0},
+        lost_classes=_lost(work, counts) if labelled else (),
+        corrections=facts.corrections,
+        notes=volume.notes,
+        sources=tuple(sources),
+        files={path.name: stored_file(path) for path in sorted(folder.iterdir())},
+    )
+    sync_below(folder)
+    write_text(folder / CASE_FILE, json.dumps(plain(stored), indent=1))
+    return stored
+
+
+def _lost(work: _Work, counts: dict[int, int]) -> tuple[int, ...]:
+    """Classes that the label has and no voxel is left of."""
+    table = work.plan.labels
+    if table is None or work.facts.label_voxels is None:
+        return ()
+    values = [v for v, n in work.facts.label_voxels.items() if n and v != table.values[0]]
+    if table.kind == "overlapping":
+        had = set(values)
+    else:
+        had = {int(c) for c in table.encode(np.array(values, dtype=np.int64))} if values else set()
+    return tuple(sorted(had - {c for c, n in counts.items() if n}))
+
+
+def _check_unchanged(paths: Sequence[Path], expected: str | None) -> None:
+    if files_hash(paths) != expected:
+        raise StoreError(
+            paths[0],
+            found="the file changed after the scan",
+            rule="What is prepared is what was checked",
+            remedy="Run the command again when nobody writes to the data",
+        )
 
 
 def bytes_needed(scanned: Scan, plan: Plan) -> int:
@@ -75,22 +291,33 @@ def bytes_needed(scanned: Scan, plan: Plan) -> int:
         voxels = sum(
             math.prod(shape) for _, shape in pyramid(_shape_in_plan(f, plan), plan.preprocessing.spacing)
         )
-        total += voxels * (4 * len(f.channels) + (f.label_voxels is not None))
+        labels = 0 if plan.labels is None or f.label_voxels is None else _label_bytes(plan, f)
+        total += voxels * (4 * len(f.channels) + labels)
     return total
 
 
-def memory_needed(scanned: Scan, plan: Plan) -> int:
-    """Bytes of memory that preparing takes beside the program itself, an estimate.
+def _label_bytes(plan: Plan, facts: CaseFacts) -> int:
+    if plan.labels is None:
+        return 0
+    return plan.labels.dtype.itemsize * (facts.label_channels if plan.labels.kind == "overlapping" else 1)
 
-    Each worker holds about five float32 copies of its volume: as read, resampled, normalised, one being
-    compressed, and the labels with their positions (measured: 3.6 without resampling).
-    """
-    largest = max(
-        math.prod(shape) * len(f.channels)
-        for f in scanned.fingerprint.cases
-        for shape in (f.shape, _shape_in_plan(f, plan))
-    )
-    return 5 * 4 * largest * min(_workers(), len(scanned.cases))
+
+def memory_needed(scanned: Scan) -> int:
+    """Bytes of memory that preparing takes beside the program itself, an estimate."""
+    needs = [_worker_bytes(f) for f in scanned.fingerprint.cases]
+    return max(needs) * min(workers_for(needs), len(needs))
+
+
+def workers_for(needs: Sequence[int]) -> int:
+    """How many cases are made at once: one a core, as far as half of the free memory goes."""
+    fitting = psutil.virtual_memory().available // 2 // max(needs)
+    return max(1, min(os.cpu_count() or 1, fitting))
+
+
+def _worker_bytes(facts: CaseFacts) -> int:
+    """The file as it is read, its voxels, the labels as numbers, and some boxes in float32."""
+    voxels = math.prod(facts.shape) * len(facts.channels)
+    return 3 * min(voxels * np.dtype(facts.dtype).itemsize, READ_BYTES) + 32 * math.prod(BOX)
 
 
 def check_disk(out: Path, needed: int) -> None:
@@ -100,101 +327,31 @@ def check_disk(out: Path, needed: int) -> None:
     if needed > free:
         raise UserError(
             out,
-            found=f"{free / 2**30:.1f} GiB free on its disk",
-            rule=f"Up to {needed / 2**30:.1f} GiB are needed",
+            found=f"{free / 2**20:.0f} MiB free on its disk",
+            rule=f"Up to {needed / 2**20:.0f} MiB are needed",
             remedy="Free some space or choose a folder on another disk",
         )
 
 
-def _workers() -> int:
-    # two at a time keep memory low; compression and hashing release the interpreter
-    return min(2, os.cpu_count() or 1)
-
-
-def _prepare_case(case: Case, facts: CaseFacts, plan: Plan, store: Path, options: ScanOptions) -> StoredCase:
-    _check_unchanged(case.image, facts.image_hash)
-    volume = read_image(case.image, options)
-    image = preprocess(volume, plan.preprocessing, case.image)
-    labels, lost = None, ()
-    if case.label is not None and plan.labels is not None:
-        _check_unchanged(case.label, facts.label_hash)
-        labels, lost = _class_numbers(case.label, plan.labels, image.shape[1:])
-    folder = case_folder(store, case.id)
-    folder.mkdir(parents=True)
-    return StoredCase(
-        id=case.id,
-        subject=case.subject,
-        shape=image.shape[1:],
-        levels=_write_levels(folder, image, labels, plan),
-        labelled=labels is not None,
-        source_shape=volume.shape,
-        source_spacing=volume.spacing,
-        source_unit=volume.unit,
-        image_hash=facts.image_hash,
-        label_hash=facts.label_hash,
-        content_hash=facts.content_hash,
-        foreground_voxels={} if labels is None else _write_foreground(folder, labels, facts.content_hash),
-        lost_classes=lost,
-        notes=volume.notes,
-    )
-
-
-def _check_unchanged(path: Path, expected: str | None) -> None:
-    if file_hash(path) != expected:
+@contextmanager
+def _told_when_full(out: Path, needed: int) -> Iterator[None]:
+    """Tells a full disk from other failures; blosc2 does not."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        free = shutil.disk_usage(out.parent).free
+        if getattr(error, "errno", None) != errno.ENOSPC and free > 2**20:
+            raise
         raise StoreError(
-            path,
-            found="the file changed after the scan",
-            rule="What is prepared is what was checked",
-            remedy="Run the command again when nobody writes to the data",
-        )
+            out,
+            found=f"no space left on its disk ({free / 2**20:.1f} MiB free)",
+            rule=f"The whole store takes up to {needed / 2**20:.0f} MiB",
+            remedy="Free some space and run the same command again: finished cases are kept",
+        ) from error
 
 
-def _class_numbers(path: Path, table: LabelTable, shape: Shape) -> tuple[np.ndarray, tuple[int, ...]]:
-    """Class numbers (Z, Y, X) at `shape`, and the classes that no voxel is left of."""
-    values = label_map(read_volume(path), path)
-    unknown = np.setdiff1d(values, table.values) if table.kind == "classes" else np.array([])
-    if unknown.size:
-        raise StoreError(
-            path,
-            found=f"the label value {unknown[0]}",
-            rule=f"The plan has the values {', '.join(map(str, table.values))}",
-            remedy="Correct the label, or add the value to `labels.values` of the plan",
-        )
-    before = table.encode(values)
-    after = resample_labels(before, shape, table.classes)
-    return after, tuple(int(c) for c in np.setdiff1d(before, after))
-
-
-def _write_levels(
-    folder: Path, image: np.ndarray, labels: np.ndarray | None, plan: Plan
-) -> tuple[tuple[int, int, int], ...]:
-    """Writes all levels, finest first; returns the factor of each against the finest."""
-    factors = [factor for factor, _ in pyramid(image.shape[1:], plan.preprocessing.spacing)]
-    for level, factor in enumerate(factors):
-        if level > 0:
-            z, y, x = (now // before for now, before in zip(factor, factors[level - 1], strict=True))
-            image = coarsen_image(image, (z, y, x))
-            labels = None if labels is None else coarsen_labels(labels, (z, y, x))
-        write_array(folder / f"image_{level}.b2nd", image)
-        if labels is not None:
-            write_array(folder / f"label_{level}.b2nd", labels)
-    return tuple(factors)
-
-
-def _write_foreground(folder: Path, labels: np.ndarray, seed: str) -> dict[int, int]:
-    """Writes positions of each class, drawn by the case's own hash; returns voxels per class."""
-    rng = np.random.default_rng(int(seed[:16], 16))
-    counts, positions = {}, {}
-    for c in range(1, int(labels.max()) + 1):
-        found = np.argwhere(labels == c).astype(np.int32)
-        if not len(found):
-            continue
-        counts[c] = len(found)
-        if len(found) > MAX_POSITIONS:
-            found = found[np.sort(rng.choice(len(found), MAX_POSITIONS, replace=False))]
-        positions[str(c)] = found
-    np.savez_compressed(folder / "foreground.npz", **positions)
-    return counts
+def _bytes_below(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _shape_in_plan(facts: CaseFacts, plan: Plan) -> Shape:

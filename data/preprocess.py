@@ -1,11 +1,16 @@
 """What every volume goes through before a network sees it, in training as in prediction."""
 
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 
 from .errors import UserError
-from .plan import SPACING_TOLERANCE, Preprocessing
+from .intensities import Intensity, measure
+from .plan import SPACING_TOLERANCE, Preprocessing, Scheme, Window
 from .resample import resample, resampled_shape
-from .volume import Shape, Triple, Volume
+from .volume import OpenVolume, Shape, Triple, Volume
 
 
 def preprocess(volume: Volume, how: Preprocessing, where: object) -> np.ndarray:
@@ -13,6 +18,14 @@ def preprocess(volume: Volume, how: Preprocessing, where: object) -> np.ndarray:
 
     Raises UserError when channels or spacing do not answer to the plan.
     """
+    check_fits(volume, how, where)
+    measured = [measure(volume.array[c : c + 1]) for c in range(len(how.channels))]
+    array = normalised(volume.array, how, measured)
+    return resample(array, target_shape(volume, how, where), how.orders)
+
+
+def check_fits(volume: OpenVolume, how: Preprocessing, where: object) -> None:
+    """Raises UserError when the channels or the orientation of a volume are not those of the plan."""
     swapped = volume.channels != how.channels and sorted(volume.channels) == sorted(how.channels)
     if swapped or len(volume.channels) != len(how.channels):
         raise UserError(
@@ -28,11 +41,23 @@ def preprocess(volume: Volume, how: Preprocessing, where: object) -> np.ndarray:
             rule=f"the plan's volumes have orientation '{how.orientation}' (RAS for files that know theirs)",
             remedy="give the volume in the format of the training data",
         )
-    array = resample(volume.array, target_shape(volume, how, where))
-    return np.stack([zscore(channel) for channel in array])
 
 
-def target_shape(volume: Volume, how: Preprocessing, where: object) -> Shape:
+def value_range(how: Preprocessing, measured: Sequence[Intensity]) -> tuple[float, float]:
+    """The lowest and the highest value of a volume once it is normalised."""
+    ends = [
+        normalised(np.array([i.lowest, i.highest]).reshape(1, 1, 1, 2), _channel(how, c), [i])
+        for c, i in enumerate(measured)
+    ]
+    return float(np.min(ends)), float(np.max(ends))
+
+
+def _channel(how: Preprocessing, c: int) -> Preprocessing:
+    windows = (how.windows[c],) if how.windows else ()
+    return replace(how, channels=(how.channels[c],), normalisation=(how.normalisation[c],), windows=windows)
+
+
+def target_shape(volume: OpenVolume, how: Preprocessing, where: object) -> Shape:
     """Shape (z, y, x) of the volume at the plan's spacing."""
     if how.spacing is None:
         return volume.shape
@@ -40,7 +65,7 @@ def target_shape(volume: Volume, how: Preprocessing, where: object) -> Shape:
     return resampled_shape(volume.shape, spacing, how.spacing, SPACING_TOLERANCE)
 
 
-def spacing_in_plan(volume: Volume, how: Preprocessing, where: object) -> Triple:
+def spacing_in_plan(volume: OpenVolume, how: Preprocessing, where: object) -> Triple:
     """The volume's spacing in the plan's unit; raises UserError when the file tells none."""
     volume = volume.in_unit(how.unit)
     if volume.spacing is None or (volume.unit is None) != (how.unit is None):
@@ -55,10 +80,35 @@ def spacing_in_plan(volume: Volume, how: Preprocessing, where: object) -> Triple
     return volume.spacing
 
 
-def zscore(channel: np.ndarray) -> np.ndarray:
-    """Mean 0 and standard deviation 1 over the channel, float32; a constant channel becomes 0."""
-    mean = channel.mean(dtype=np.float64)
-    std = channel.std(dtype=np.float64)
-    if std <= 1e-8 * abs(mean):
-        return np.zeros_like(channel, dtype=np.float32)
-    return ((channel - mean) / std).astype(np.float32)
+def normalised(array: np.ndarray, how: Preprocessing, measured: Sequence[Intensity]) -> np.ndarray:
+    """Voxels (C, Z, Y, X), or a part of them, normalised by the grey values of their whole channels; float32.
+
+    A constant channel becomes 0.
+    """
+    out = np.empty(array.shape, dtype=np.float32)
+    # float32 has 24 bits: wider types are shifted first
+    wide = array.dtype.itemsize > 4 or (array.dtype.itemsize == 4 and array.dtype.kind in "iu")
+    for c, (scheme, found) in enumerate(zip(how.normalisation, measured, strict=True)):
+        window = how.windows[c] if how.windows else None
+        low, high, shift, scale = _mapping(scheme, found, window)
+        values = array[c].astype(np.float64 if wide else np.float32)
+        if scheme == "ct":
+            np.clip(values, low, high, out=values)
+        values -= shift
+        out[c] = values * scale
+    return out
+
+
+def _mapping(scheme: Scheme, found: Intensity, window: Window | None) -> tuple[float, float, float, float]:
+    """Lower and upper clip, what is subtracted, and what the rest is multiplied by."""
+    if scheme == "none":
+        return -math.inf, math.inf, 0.0, 1.0
+    if scheme == "ct":
+        if window is None:
+            raise ValueError("a plan with the scheme ct has a window for that channel")
+        return window.low, window.high, window.mean, 1 / window.std
+    if scheme == "percentile":
+        width = found.percentile_99_5 - found.percentile_0_5 or found.highest - found.lowest
+        return -math.inf, math.inf, found.percentile_0_5, 1 / width if width > 0 else 0.0
+    flat = found.std <= 1e-8 * abs(found.mean) or found.lowest == found.highest
+    return -math.inf, math.inf, found.mean, 0.0 if flat else 1 / found.std

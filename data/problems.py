@@ -5,12 +5,18 @@ from typing import Literal
 
 from .errors import UserError, sentences
 
+Severity = Literal["error", "warning", "corrected", "accepted"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """One thing found in one case: an error stops everything that would follow, a warning is shown."""
+    """One thing found in one case.
 
-    severity: Literal["error", "warning"]
+    An error stops everything that would follow, a warning is shown. "corrected" is a mistake that is mended
+    when the data are prepared, "accepted" one that the user told to overlook; both are written into the store.
+    """
+
+    severity: Severity
     case: str
     where: str
     found: str

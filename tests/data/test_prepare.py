@@ -1,19 +1,23 @@
 """Preparing writes a whole store or nothing, of exactly what was scanned."""
 
+import errno
+import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
+from fewvox.data import case_arrays
 from fewvox.data import prepare as module
+from fewvox.data.case_arrays import MAX_POSITIONS
 from fewvox.data.errors import UserError
 from fewvox.data.formats.files import read_volume
 from fewvox.data.hashing import content_hash, file_hash
 from fewvox.data.plan import make_plan
-from fewvox.data.prepare import MAX_POSITIONS, bytes_needed, prepare
+from fewvox.data.prepare import bytes_needed, prepare
 from fewvox.data.preprocess import preprocess
 from fewvox.data.scan import ScanOptions, scan
 from fewvox.data.store import Store, StoreError
@@ -35,7 +39,7 @@ def test_stored_voxels_are_the_preprocessed_ones(scanned, plan, tmp_path):
     store = prepare(scanned, plan, tmp_path / "out")
     for case in scanned.cases:
         expected = preprocess(read_volume(case.image), plan.preprocessing, case.image)
-        np.testing.assert_array_equal(store.image(case.id)[:], expected)
+        np.testing.assert_array_equal(store.image(case.id)[:], expected.astype(np.float16))
         assert store.cases[case.id].shape == expected.shape[1:] == (12, 16, 28)
 
 
@@ -83,7 +87,7 @@ def test_each_level_is_half_the_one_before(tmp_path, save_nifti):
     for number, (z, y, x) in enumerate(levels):
         assert store.image("a", number).shape == (1, -(-20 // z), -(-70 // y), -(-40 // x))
     blocks = store.image("a")[:].reshape(1, 20, 35, 2, 20, 2).mean((3, 5))
-    np.testing.assert_allclose(store.image("a", 1)[:], blocks, atol=1e-5)
+    np.testing.assert_allclose(store.image("a", 1)[:], blocks, atol=2e-3)
 
 
 def test_labels_have_the_levels_of_their_images(tmp_path, nifti_folder):
@@ -119,22 +123,109 @@ def test_foreground_positions_are_at_most_ten_thousand_different_ones(tmp_path, 
     np.testing.assert_array_equal(places, again.foreground("c00")[1])
 
 
-@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
-def test_a_store_that_fails_midway_leaves_nothing(scanned, plan, tmp_path, monkeypatch, error):
-    written = []
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
-    def fail_at_the_third(path, array):
-        written.append(path)
-        if len(written) > 2:
+
+@pytest.mark.parametrize("error", [OSError("gone"), KeyboardInterrupt()])
+def test_a_store_that_fails_midway_is_continued(scanned, plan, tmp_path, monkeypatch, error):
+    whole = prepare(scanned, plan, tmp_path / "whole")
+    made = []
+
+    def fail_at_the_third(folder, *rest):
+        made.append(folder.name)
+        if len(made) == 3:
             raise error
-        return original(path, array)
+        return original(folder, *rest)
 
-    original = module.write_array
-    monkeypatch.setattr(module, "write_array", fail_at_the_third)
+    original = module.write_image
+    monkeypatch.setattr(module, "write_image", fail_at_the_third)
+    monkeypatch.setattr(module, "workers_for", lambda _: 1)
     with pytest.raises(type(error)):
-        prepare(scanned, plan, tmp_path / "stores" / "out")
-    assert len(written) > 2
-    assert list((tmp_path / "stores").iterdir()) == []
+        prepare(scanned, plan, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    again = prepare(scanned, plan, tmp_path / "out")
+    assert made == ["c00", "c01", "c02", "c02"]
+    assert again.cases == whole.cases
+    assert files(again.path) == files(whole.path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "source", "whole"]
+
+
+def test_a_half_written_or_damaged_case_is_made_again(scanned, plan, tmp_path, monkeypatch):
+    whole = prepare(scanned, plan, tmp_path / "out")
+    expected = files(whole.path)
+    left = whole.path.rename(tmp_path / ".out.unfinished")
+    (left / "cases" / "c00" / "case.json").unlink()
+    cut = left / "cases" / "c01" / "image_0.b2nd"
+    cut.write_bytes(cut.read_bytes()[:-1])
+    (left / "cases" / "of_another_data_set").mkdir()
+    (left / "cases" / "of_another_data_set" / "image_0.b2nd").write_bytes(b"old")
+    assert files(prepare(scanned, plan, tmp_path / "out").path) == expected
+
+
+def test_two_processes_do_not_prepare_one_store_at_a_time(scanned, plan, tmp_path):
+    parent = psutil.Process(os.getppid())
+    (tmp_path / ".out.process").write_text(f"{parent.pid} {parent.create_time()}")
+    with pytest.raises(UserError, match=f"process {parent.pid}"):
+        prepare(scanned, plan, tmp_path / "out")
+    (tmp_path / ".out.process").write_text(f"{parent.pid} 1.0")  # of another process of that number
+    prepare(scanned, plan, tmp_path / "out")
+
+
+def test_a_full_disk_is_told_with_the_bytes_needed_and_nothing_is_lost(scanned, plan, tmp_path, monkeypatch):
+    def full(path, *_):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(case_arrays, "create_array", full)
+        with pytest.raises(StoreError, match=r"no space left.*The whole store takes up to"):
+            prepare(scanned, plan, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    prepare(scanned, plan, tmp_path / "out")
+
+
+def test_a_store_that_is_there_is_kept_when_nothing_changed(scanned, plan, tmp_path):
+    first = prepare(scanned, plan, tmp_path / "out")
+    stamps = {path: path.stat().st_mtime_ns for path in first.path.rglob("*")}
+    assert prepare(scanned, plan, tmp_path / "out").cases == first.cases
+    assert {path: path.stat().st_mtime_ns for path in first.path.rglob("*")} == stamps
+
+
+def test_a_store_made_otherwise_is_refused(scanned, plan, tmp_path):
+    prepare(scanned, plan, tmp_path / "out")
+    coarser = replace(plan, preprocessing=replace(plan.preprocessing, spacing=(4.0, 1.0, 1.0)))
+    with pytest.raises(StoreError, match="made otherwise or of other files: c00, c01, c02"):
+        prepare(scanned, coarser, tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", ["image", "label"])
+def test_a_source_that_changed_is_found_before_training(scanned, plan, tmp_path, kind):
+    store = prepare(scanned, plan, tmp_path / "out")
+    path = getattr(scanned.cases[0], kind)
+    content = path.read_bytes()
+    path.write_bytes(content)
+    store.check(store.cases)  # another time, the same content
+    path.write_bytes(content + b"\0")
+    with pytest.raises(StoreError, match="changed after the store"):
+        store.check(store.cases)
+    path.unlink()
+    store.check(store.cases)
+
+
+def test_slabs_and_boxes_do_not_show(tmp_path, nifti_folder, monkeypatch):
+    found = scan(nifti_folder(tmp_path / "source", 1, shape=(23, 40, 36)))
+    plan = make_plan(found.fingerprint)
+    plan = replace(plan, preprocessing=replace(plan.preprocessing, spacing=(1.5, 1.2, 0.7)))
+    whole = prepare(found, plan, tmp_path / "whole")
+    monkeypatch.setattr(case_arrays, "READ_BYTES", 40 * 36 * 4 * 3)
+    monkeypatch.setattr(case_arrays, "BOX", (8, 16, 12))
+    boxed = prepare(found, plan, tmp_path / "boxed")
+    for level in range(len(whole.cases["c00"].levels)):
+        np.testing.assert_allclose(
+            boxed.image("c00", level)[:], whole.image("c00", level)[:], atol=2e-3
+        )
+        np.testing.assert_array_equal(boxed.label("c00", level)[:], whole.label("c00", level)[:])
+    assert boxed.cases["c00"].foreground_voxels == whole.cases["c00"].foreground_voxels
 
 
 def test_a_store_is_not_there_before_it_is_whole(scanned, plan, tmp_path):
@@ -142,15 +233,6 @@ def test_a_store_is_not_there_before_it_is_whole(scanned, plan, tmp_path):
     prepare(scanned, plan, tmp_path / "out", progress=lambda *_: seen.append((tmp_path / "out").exists()))
     assert seen == [False] * 3
     assert (tmp_path / "out" / "store.json").is_file()
-
-
-def test_what_a_killed_process_left_is_taken_away(scanned, plan, tmp_path):
-    with subprocess.Popen([sys.executable, "-c", ""]) as process:
-        process.wait()
-    left = tmp_path / f".partial-{process.pid}-0a1b2c.out"
-    (left / "cases").mkdir(parents=True)
-    prepare(scanned, plan, tmp_path / "out")
-    assert not left.exists()
 
 
 def test_an_existing_store_is_never_written_over(scanned, plan, tmp_path):
@@ -201,7 +283,7 @@ def test_the_bytes_told_hold_all_levels_and_what_a_store_takes(tmp_path, save_ni
     store = prepare(found, plan, tmp_path / "out")
     voxels = sum(np.prod(store.image("a", level).shape) for level in range(len(store.cases["a"].levels)))
     taken = sum(path.stat().st_size for path in store.path.rglob("*.b2nd"))
-    assert 0.8 * bytes_needed(found, plan) < taken < 4 * voxels <= bytes_needed(found, plan)
+    assert 0.4 * bytes_needed(found, plan) < taken < 4 * voxels <= bytes_needed(found, plan)
 
 
 def test_preparing_twice_gives_the_same_store(scanned, plan, tmp_path):
@@ -218,12 +300,9 @@ def test_the_bytes_told_hold_all_levels_of_an_anisotropic_volume(tmp_path, save_
     assert bytes_needed(scanned, store.plan) == raw
 
 
-def test_the_memory_told_follows_the_largest_volume(scanned, plan, tmp_path, save_nifti):
-    save_nifti(tmp_path / "data/a.nii.gz", np.random.default_rng(0).normal(size=(24, 32, 28)))
-    one = scan(tmp_path / "data")
-    large = module.memory_needed(one, make_plan(one.fingerprint, budget="cpu"))
-    assert large == 5 * 4 * 24 * 32 * 28
-    assert module.memory_needed(scanned, plan) < large
+def test_the_memory_told_follows_the_largest_volume(scanned, tmp_path, save_nifti):
+    save_nifti(tmp_path / "data/a.nii.gz", np.zeros((24, 320, 280)))
+    assert module.memory_needed(scan(tmp_path / "data")) > module.memory_needed(scanned)
 
 
 def test_a_class_that_resampling_loses_is_told(tmp_path, save_nifti):

@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from fewvox.data.errors import UserError
-from fewvox.data.plan import Preprocessing
-from fewvox.data.preprocess import preprocess, spacing_in_plan, target_shape, zscore
+from fewvox.data.intensities import measure
+from fewvox.data.plan import Preprocessing, Window
+from fewvox.data.preprocess import normalised, preprocess, spacing_in_plan, target_shape, value_range
 from fewvox.data.volume import Volume
 
 RNG = np.random.default_rng(0)
@@ -23,6 +24,12 @@ VOLUME = Volume(
     unit="um",
     channels=("red", "green"),
 )
+
+
+def zscore(channel: np.ndarray) -> np.ndarray:
+    """A channel (Z, Y, X) normalised alone."""
+    how = replace(HOW, channels=("red",), normalisation=("zscore",), spacing=None, unit=None)
+    return preprocess(Volume(array=channel[None], channels=("red",)), how, "a.tif")[0]
 
 
 def test_each_channel_is_normalised_by_its_own_mean_and_deviation():
@@ -46,6 +53,56 @@ def test_a_constant_channel_becomes_zero(value):
     out = zscore(np.full((40, 41, 43), value, np.float32))
     assert out.dtype == np.float32
     np.testing.assert_array_equal(out, 0)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.uint32, np.float64])
+def test_wide_types_are_shifted_before_they_lose_digits(dtype):
+    raw = RNG.integers(0, 100, (6, 7, 8)) + (0 if dtype == np.uint8 else 10**9)
+    expected = (raw - raw.mean()) / raw.std()
+    np.testing.assert_allclose(zscore(raw.astype(dtype)), expected, atol=1e-5)
+
+
+def normalise(raw: np.ndarray, scheme: str, window: Window | None = None) -> np.ndarray:
+    how = replace(HOW, channels=("red",), normalisation=(scheme,), windows=(window,))
+    found = [measure(raw[None])]
+    out = normalised(raw[None], how, found)
+    assert value_range(how, found) == pytest.approx((out.min(), out.max()))
+    return out[0]
+
+
+def test_percentiles_become_0_and_1_and_nothing_is_clipped():
+    raw = RNG.normal(100, 10, (20, 20, 20)).astype(np.float32)
+    out = normalise(raw, "percentile")
+    np.testing.assert_allclose(np.percentile(out, (0.5, 99.5)), (0, 1), atol=1e-4)
+    assert out.max() > 1
+
+
+def test_a_volume_with_one_bright_voxel_stays_finite():
+    raw = np.zeros((20, 20, 20), np.uint16)
+    raw[3, 4, 5] = 9
+    for scheme in ("zscore", "percentile", "none"):
+        out = normalise(raw, scheme)
+        assert np.isfinite(out).all()
+        assert out[3, 4, 5] == out.max() > out[0, 0, 0]
+
+
+def test_ct_is_clipped_and_scaled_by_the_window_of_the_data_set():
+    raw = np.array([-2000, -100, 40, 3000], np.int16).reshape(1, 2, 2)
+    out = normalise(raw, "ct", Window(low=-900.0, high=300.0, mean=50.0, std=100.0))
+    np.testing.assert_allclose(out.ravel(), [-9.5, -1.5, -0.1, 2.5], atol=1e-6)
+
+
+def test_none_leaves_values_as_they_are():
+    raw = RNG.integers(0, 9, (3, 4, 5)).astype(np.uint8)
+    np.testing.assert_array_equal(normalise(raw, "none"), raw)
+
+
+def test_a_coarse_axis_keeps_its_slices():
+    how = replace(HOW, orders=(0, 1, 1), spacing=(2.0, 1.0, 1.0))
+    coarse = replace(VOLUME, spacing=(4.0, 1.0, 1.0))
+    np.testing.assert_array_equal(
+        preprocess(coarse, how, "a"), np.repeat(preprocess(VOLUME, HOW, "a"), 2, axis=1)
+    )
 
 
 def test_a_volume_of_another_spacing_is_resampled_to_the_plans():

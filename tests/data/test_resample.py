@@ -9,12 +9,16 @@ from fewvox.data.resample import (
     coarsen_labels,
     coarser_factors,
     resample,
+    resample_box,
     resample_labels,
+    resample_labels_box,
     resampled_shape,
 )
+from fewvox.data.slabs import boxes
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy import ndimage
 
 RNG = np.random.default_rng(0)
 shapes = st.tuples(*[st.integers(1, 9)] * 3)
@@ -29,7 +33,7 @@ def test_a_volume_of_that_shape_already_is_left_as_it_is():
     array = RNG.normal(size=(2, 4, 5, 6)).astype(np.float32)
     np.testing.assert_array_equal(resample(array, (4, 5, 6)), array)
     labels = RNG.integers(0, 3, (4, 5, 6))
-    np.testing.assert_array_equal(resample_labels(labels, (4, 5, 6), 3), labels)
+    np.testing.assert_array_equal(resample_labels(labels, (4, 5, 6)), labels)
 
 
 @pytest.mark.parametrize("new", [7, 13, 20, 31, 60])
@@ -60,7 +64,7 @@ def test_downsampling_smooths_what_it_cannot_show():
 @given(st.data(), shapes, shapes)
 def test_resampled_labels_invent_no_class(data, shape, target):
     labels = data.draw(hnp.arrays(np.uint8, shape, elements=st.integers(0, 4)))
-    out = resample_labels(labels, target, 5)
+    out = resample_labels(labels, target)
     assert (out.shape, out.dtype) == (target, labels.dtype)
     assert set(np.unique(out)) <= set(np.unique(labels))
 
@@ -73,17 +77,55 @@ def test_resampled_labels_are_the_class_of_the_largest_share():
     clear = (first - second > 1e-3).numpy()
     assert clear.mean() > 0.8
     np.testing.assert_array_equal(
-        resample_labels(labels, (11, 9, 17), 3)[clear], shares.argmax(0).numpy()[clear]
+        resample_labels(labels, (11, 9, 17))[clear], shares.argmax(0).numpy()[clear]
     )
 
 
 def test_resampled_labels_keep_their_place():
     labels = np.zeros((8, 8, 8), np.uint8)
     labels[2:6, 2:6, 4:] = 2
-    finer = resample_labels(labels, (16, 16, 16), 3)
+    finer = resample_labels(labels, (16, 16, 16))
     np.testing.assert_array_equal(finer[5:11, 5:11, 9:], 2)
     assert (finer > 0).sum() == pytest.approx(8 * (labels > 0).sum(), rel=0.1)
     np.testing.assert_array_equal(finer[:3], 0)
+
+
+@given(
+    st.data(), shapes, shapes, st.tuples(*[st.integers(1, 5)] * 3), st.sampled_from([(1, 1, 1), (0, 1, 1)])
+)
+def test_boxes_make_up_the_whole(data, shape, target, size, orders):
+    array = data.draw(hnp.arrays(np.float32, (2, *shape), elements=st.floats(-9, 9, width=16)))
+    whole = resample(array, target, orders)
+    labels = data.draw(hnp.arrays(np.int8, (1, *shape), elements=st.integers(-1, 3)))
+    of_labels = resample_labels(labels[0], target)
+    for box in boxes(target, size):
+        np.testing.assert_allclose(
+            resample_box(array, target, box, orders), whole[(slice(None), *box)], atol=1e-4
+        )
+        np.testing.assert_array_equal(resample_labels_box(labels, target, box)[0], of_labels[box])
+
+
+def test_smoothing_and_interpolation_are_those_of_scipy():
+    array = RNG.normal(size=(1, 40, 21, 33)).astype(np.float32)
+    zoom = [15 / 40, 30 / 21, 20 / 33]
+    smooth = ndimage.gaussian_filter(
+        array[0].astype(np.float64), [max(0, (1 / z - 1) / 2) for z in zoom], mode="nearest"
+    )
+    expected = ndimage.zoom(smooth, zoom, order=1, mode="nearest", grid_mode=True)
+    np.testing.assert_allclose(resample(array, (15, 30, 20))[0], expected, atol=1e-5)
+
+
+def test_order_0_takes_the_nearest_slice():
+    slices = np.arange(5, dtype=np.float32).reshape(1, 5, 1, 1)
+    np.testing.assert_array_equal(resample(slices, (10, 1, 1), (0, 1, 1)).ravel(), np.repeat(np.arange(5), 2))
+
+
+def test_a_voxel_in_two_overlapping_classes_stays_in_both():
+    labels = np.zeros((2, 8, 8, 8), np.int8)
+    labels[:, 2:6, 2:6, 2:6] = 1
+    out = resample_labels_box(labels, (16, 16, 16), (slice(0, 16),) * 3, overlapping=True)
+    np.testing.assert_array_equal(out[:, 5:11, 5:11, 5:11], 1)
+    assert out.sum() == pytest.approx(8 * labels.sum(), rel=0.1)
 
 
 def test_the_target_shape_keeps_the_physical_extent():

@@ -1,0 +1,176 @@
+"""Writing the arrays of a case, slab by slab: volumes may be larger than memory."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .intensities import Intensity
+from .label_voxels import ClassNumbers
+from .plan import Preprocessing
+from .preprocess import normalised, value_range
+from .resample import coarsen_image, coarsen_labels, needed, resample_box, resample_labels_box
+from .slabs import Box, boxes
+from .store import CHUNK, create_array, open_array, stored_dtype
+from .volume import Shape, Voxels
+
+# what nnU-Net keeps per class and case too
+MAX_POSITIONS = 10_000
+# bytes of a source that are read at once, and the box (z, y, x) that is worked on
+READ_BYTES = 2**29
+BOX: Shape = (CHUNK, 4 * CHUNK, 4 * CHUNK)
+
+
+def write_image(
+    folder: Path, source: Voxels, shape: Shape, how: Preprocessing, measured: Sequence[Intensity]
+) -> None:
+    """Writes level 0 of an image (C, Z, Y, X) at `shape`, normalised by the grey values measured in it."""
+    dtype = stored_dtype(*value_range(how, measured))
+    out = create_array(folder / "image_0.b2nd", (source.shape[0], *shape), dtype)
+    for slices, box in _slabwise(source, shape):
+        seen = _Normalised(array=slices, how=how, measured=measured)
+        out[(slice(None), *box)] = resample_box(seen, shape, box, how.orders).astype(dtype, copy=False)
+
+
+def write_labels(folder: Path, numbers: ClassNumbers, shape: Shape) -> None:
+    """Writes level 0 of class numbers at `shape`; without their channel where classes do not overlap."""
+    overlapping = numbers.table.kind == "overlapping"
+    lead = (numbers.shape[0],) if overlapping else ()
+    out = create_array(folder / "label_0.b2nd", (*lead, *shape), numbers.dtype)
+    for slices, box in _slabwise(numbers, shape):
+        found = resample_labels_box(slices, shape, box, overlapping=overlapping)
+        if overlapping:
+            out[(slice(None), *box)] = found
+        else:
+            out[box] = found[0]
+
+
+def write_coarser(folder: Path, name: str, factors: Sequence[tuple[int, int, int]]) -> None:
+    """Writes each coarser level of "image" or "label" from the level before; `factors` are to level 0."""
+    for level, factor in enumerate(factors[1:], start=1):
+        finer = open_array(folder / f"{name}_{level - 1}.b2nd")
+        lead, extent = finer.shape[:-3], finer.shape[-3:]
+        every = (slice(None),) * len(lead)
+        z, y, x = (now // before for now, before in zip(factor, factors[level - 1], strict=True))
+        shape = tuple(-(-n // f) for n, f in zip(extent, (z, y, x), strict=True))
+        coarser = create_array(folder / f"{name}_{level}.b2nd", (*lead, *shape), finer.dtype)
+        for box in boxes((shape[0], shape[1], shape[2]), BOX):
+            part = finer[(*every, *_times(box, (z, y, x), extent))]
+            coarse = coarsen_image(part, (z, y, x)) if name == "image" else coarsen_labels(part, (z, y, x))
+            coarser[(*every, *box)] = coarse.astype(finer.dtype, copy=False)
+
+
+def write_foreground(folder: Path, seed: str) -> dict[int, int]:
+    """Writes positions of each class, drawn by the case's own hash; returns voxels per class.
+
+    Where voxels are unannotated, annotated background has positions too, as class 0.
+    """
+    labels = open_array(folder / "label_0.b2nd")
+    rng = np.random.default_rng(int(seed[:16], 16))
+    drawn: dict[int, _Draw] = {}
+    ignored, lead = False, (slice(None),) * (len(labels.shape) - 3)
+    z, y, x = labels.shape[-3:]
+    for box in boxes((z, y, x), BOX):
+        part = labels[(*lead, *box)]
+        ignored = ignored or bool((part < 0).any())
+        for c, found in _positions(part):
+            drawn.setdefault(c, _Draw()).add(found + [s.start for s in box], rng)
+    if not ignored:
+        drawn.pop(0, None)
+    positions = {str(c): draw.positions for c, draw in sorted(drawn.items()) if draw.count}
+    np.savez_compressed(folder / "foreground.npz", **positions)
+    return {c: draw.count for c, draw in sorted(drawn.items())}
+
+
+def _positions(labels: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Class numbers and the places (n, 3) of their voxels; background first."""
+    if labels.ndim == 4:
+        yield 0, np.argwhere((labels == 0).all(axis=0))
+        for c, channel in enumerate(labels, start=1):
+            yield c, np.argwhere(channel > 0)
+        return
+    for c in np.unique(labels[labels >= 0]):
+        yield int(c), np.argwhere(labels == c)
+
+
+class _Draw:
+    """Up to `MAX_POSITIONS` of all positions that are added, each as likely as the others."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.positions = np.empty((0, 3), np.int32)
+        self._keys = np.empty(0)
+
+    def add(self, found: np.ndarray, rng: np.random.Generator) -> None:
+        self.count += len(found)
+        keys = np.concatenate([self._keys, rng.random(len(found))])
+        positions = np.concatenate([self.positions, found.astype(np.int32)])
+        if len(keys) > MAX_POSITIONS:  # those of the smallest keys, in the order of the volume
+            kept = np.sort(np.argpartition(keys, MAX_POSITIONS)[:MAX_POSITIONS])
+            keys, positions = keys[kept], positions[kept]
+        self._keys, self.positions = keys, positions
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Slices:
+    """Slices of an array (C, Z, Y, X) from `first` on, in memory, numbered as in the whole."""
+
+    whole: Voxels
+    first: int
+    held: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.whole.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.whole.dtype
+
+    def __getitem__(self, key: tuple[slice, ...]) -> np.ndarray:
+        c, z, *plane = key
+        return self.held[(c, slice(z.start - self.first, z.stop - self.first), *plane)]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Normalised:
+    """An array of grey values as a network sees them."""
+
+    array: Voxels
+    how: Preprocessing
+    measured: Sequence[Intensity]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.array.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        return np.dtype(np.float32)
+
+    def __getitem__(self, key: tuple[slice, ...]) -> np.ndarray:
+        return normalised(self.array[key], self.how, self.measured)
+
+
+def _slabwise(source: Voxels, shape: Shape) -> Iterator[tuple[Voxels, Box]]:
+    """Boxes that cover the result of `shape`, each with the slices of the source that it needs, read once."""
+    depth = _depth(source, shape)
+    for start in range(0, shape[0], depth):
+        z = slice(start, min(start + depth, shape[0]))
+        read = needed(source.shape[1], shape[0], z)
+        held = _Slices(whole=source, first=read.start, held=source[:, read])
+        for _, y, x in boxes((1, *shape[1:]), (1, *BOX[1:])):
+            yield held, (z, y, x)
+
+
+def _depth(source: Voxels, shape: Shape) -> int:
+    """Slices of the result that are made of at most `READ_BYTES` of the source; a row of chunks if possible."""
+    plane = math.prod(source.shape) // source.shape[1] * source.dtype.itemsize
+    return min(CHUNK, max(1, int(READ_BYTES / plane * shape[0] / source.shape[1])))
+
+
+def _times(box: Box, factors: tuple[int, int, int], extent: tuple[int, ...]) -> Box:
+    z, y, x = (slice(b.start * f, min(b.stop * f, n)) for b, f, n in zip(box, factors, extent, strict=True))
+    return z, y, x

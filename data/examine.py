@@ -1,0 +1,254 @@
+"""Reading one case to its last voxel, and telling all that is wrong with it."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .cases import Case
+from .errors import UserError
+from .fingerprint import CaseFacts
+from .formats.files import open_volume, reading
+from .hashing import ContentHash
+from .intensities import Intensity, IntensityMeter
+from .label_voxels import LabelCounts, count_labels, label_voxels
+from .problems import Problem, Severity
+from .reading import (
+    Finite,
+    ScanOptions,
+    files_hash,
+    made_finite,
+    nonfinite,
+    not_finite,
+    open_image,
+    open_label,
+)
+from .slabs import slabs
+from .volume import OpenVolume, Triple
+
+# ITK and nnU-Net compare geometries at about this tolerance; float32 headers differ in the 7th digit
+_SPACING_TOLERANCE = 1e-3
+
+
+def examine(case: Case, options: ScanOptions) -> tuple[CaseFacts | None, list[Problem]]:
+    """What one case holds, or None where its image cannot be used, and its problems."""
+    try:
+        with reading(case.image):
+            image = open_image(case, options)
+            measured = _measure(case, image, options)
+    except UserError as error:
+        return None, [Problem.from_error(case.id, error), *_unreadable_label(case, options)]
+    problems = _image_problems(case, measured, options)
+    label = _Label()
+    if case.label is not None:
+        label = _examine_label(case, case.label, image, options)
+    facts = CaseFacts(
+        id=case.id,
+        subject=case.subject,
+        shape=image.shape,
+        spacing=image.spacing,
+        unit=image.unit,
+        orientation=image.orientation,
+        channels=image.channels,
+        dtype=str(image.array.dtype),
+        intensities=measured.intensities,
+        label_voxels=None if label.counts is None else label.counts.voxels,
+        label_channels=label.channels,
+        image_hash=files_hash(case.images),
+        label_hash=None if case.label is None or label.counts is None else files_hash([case.label]),
+        content_hash=measured.content_hash,
+        replaced_voxels=measured.replaced,
+        corrections=tuple(p.found for p in (*problems, *label.problems) if p.severity == "corrected"),
+        notes=(*image.notes, *label.notes),
+    )
+    return facts, [*problems, *label.problems]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Measured:
+    intensities: tuple[Intensity, ...]
+    content_hash: str
+    replaced: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Label:
+    counts: LabelCounts | None = None
+    channels: int = 0
+    problems: tuple[Problem, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def _measure(case: Case, image: OpenVolume, options: ScanOptions) -> _Measured:
+    """One pass over all voxels; raises UserError when some are not finite and nothing is to replace them."""
+    array = image.array.array if isinstance(image.array, Finite) else image.array
+    channels, *extent = array.shape
+    digest, bad = ContentHash(array.shape), 0
+    meters = [IntensityMeter(math.prod(extent)) for _ in range(channels)]
+    for c, meter in enumerate(meters):
+        for z in slabs(array):
+            part = array[c : c + 1, z]
+            wrong = nonfinite(part)
+            bad += wrong
+            if wrong:
+                part = made_finite(part, options.replace_nonfinite or 0.0)
+            meter.add(part)
+            digest.add(part)
+    if bad and options.replace_nonfinite is None:
+        raise not_finite(case.image, bad, math.prod(array.shape))
+    return _Measured(
+        intensities=tuple(meter.result() for meter in meters), content_hash=digest.result(), replaced=bad
+    )
+
+
+def _unreadable_label(case: Case, options: ScanOptions) -> list[Problem]:
+    """The label of a case whose image is broken is read all the same: one pass names every bad file."""
+    if case.label is None:
+        return []
+    try:
+        with reading(case.label):
+            _count(case, open_volume(case.label, options.label), options)
+    except UserError as error:
+        return [Problem.from_error(case.id, error)]
+    return []
+
+
+def _count(case: Case, label: OpenVolume, options: ScanOptions) -> LabelCounts:
+    values = label_voxels(label, case.label, options.label_kind, options.ignore)
+    region = None if case.region is None else open_volume(case.region)
+    if region is not None and region.shape != label.shape:
+        raise UserError(
+            case.region,
+            found=f"shape (z, y, x) {region.shape}, but {label.shape} in {case.label}",
+            rule="The mask of what was annotated has the shape of its label",
+            remedy="Export it again from the image it was drawn on",
+        )
+    return count_labels(values, region and region.array, options.label_kind)
+
+
+def _examine_label(case: Case, path: Path, image: OpenVolume, options: ScanOptions) -> _Label:
+    problems: list[Problem] = []
+    try:
+        with reading(path):
+            label = open_label(path, image, options)
+            problems += _mismatches(case, image, label, options)
+            counts = _count(case, label, options)
+    except UserError as error:
+        return _Label(problems=(*problems, Problem.from_error(case.id, error)))
+    problems += _label_corrections(case, label, counts, options)
+    return _Label(
+        counts=counts, channels=label.array.shape[0], problems=tuple(problems), notes=_of_label(label.notes)
+    )
+
+
+def _of_label(notes: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"label: {note}" for note in notes)
+
+
+def correction(
+    where: object, case: str, options: ScanOptions, *, found: str, rule: str, done: str
+) -> Problem:
+    """What is mended, or an error where the user wants nothing mended."""
+    return Problem(
+        severity="corrected" if options.fix else "error",
+        case=case,
+        where=str(where),
+        found=found,
+        rule=rule,
+        remedy=done if options.fix else f"Correct the file, or leave --no-fix out ({done})",
+    )
+
+
+def _image_problems(case: Case, measured: _Measured, options: ScanOptions) -> list[Problem]:
+    problems = []
+    if any(i.lowest == i.highest for i in measured.intensities):
+        problems.append(_constant(case, measured.intensities))
+    if measured.replaced:
+        problems.append(
+            Problem(
+                severity="corrected",
+                case=case.id,
+                where=str(case.image),
+                found=f"{measured.replaced} voxels are NaN, infinite or beyond float32",
+                rule="Every voxel of an image is a finite number",
+                remedy=f"They are read as {options.replace_nonfinite:g}",
+            )
+        )
+    return problems
+
+
+def _label_corrections(
+    case: Case, label: OpenVolume, counts: LabelCounts, options: ScanOptions
+) -> list[Problem]:
+    problems = []
+    if counts.rounded:
+        problems.append(
+            correction(
+                case.label,
+                case.id,
+                options,
+                found=f"{counts.rounded} voxels of the label are nearly whole numbers",
+                rule="Label values are whole numbers",
+                done="they are rounded",
+            )
+        )
+    if label.array.shape[0] > 1 and options.label_kind != "overlapping":
+        problems.append(
+            correction(
+                case.label,
+                case.id,
+                options,
+                found=f"a label of {label.array.shape[0]} channels, one of them set in each voxel (one-hot)",
+                rule="A label map has one channel of whole numbers",
+                done="channels become the numbers 0, 1, ...",
+            )
+        )
+    return problems
+
+
+def _constant(case: Case, intensities: tuple[Intensity, ...]) -> Problem:
+    values = ", ".join(f"{i.lowest:g}" for i in intensities if i.lowest == i.highest)
+    return Problem(
+        severity="warning",
+        case=case.id,
+        where=str(case.image),
+        found=f"every voxel of a channel is {values}",
+        rule="An image shows something",
+        remedy="Leave the case out if this is not meant",
+    )
+
+
+def _mismatches(case: Case, image: OpenVolume, label: OpenVolume, options: ScanOptions) -> list[Problem]:
+    """Where label and image are not the same piece of space; all differing fields, not only the first."""
+
+    def problem(field: str, of_label: object, of_image: object, severity: Severity = "error") -> Problem:
+        return Problem(
+            severity=severity,
+            case=case.id,
+            where=str(case.label),
+            found=f"{field} {of_label}, but {of_image} in {case.image}",
+            rule=f"A label has the {field} of its image",
+            remedy="Export the label again from the image it was drawn on"
+            + ("" if field.startswith("shape") else ", or say --accept-geometry to take it voxel by voxel"),
+        )
+
+    if label.shape != image.shape:
+        return [problem("shape (z, y, x)", label.shape, image.shape)]
+    label = label.in_unit(image.unit)
+    if image.spacing is None or label.spacing is None:  # masks are often saved without any
+        return []
+    severity: Severity = "accepted" if options.accept_geometry else "error"
+    found = []
+    if not np.allclose(label.spacing, image.spacing, rtol=_SPACING_TOLERANCE):
+        found.append(problem("spacing (z, y, x)", short(label.spacing), short(image.spacing), severity))
+    if np.abs(np.subtract(label.origin, image.origin)).max() > 0.1 * min(image.spacing):
+        found.append(problem("origin (z, y, x)", short(label.origin), short(image.origin), severity))
+    if np.abs(np.subtract(label.direction, image.direction)).max() > _SPACING_TOLERANCE:
+        found.append(problem("direction", label.direction, image.direction, severity))
+    return found
+
+
+def short(vector: Triple) -> str:
+    """Three numbers as a person reads them."""
+    return "(" + ", ".join(f"{v:.6g}" for v in vector) + ")"

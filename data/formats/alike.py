@@ -1,0 +1,24 @@
+"""Two volumes voxel by voxel, whatever their headers say of space."""
+
+from dataclasses import fields
+
+import numpy as np
+from nibabel.orientations import apply_orientation, ornt_transform
+
+from ..volume import OpenVolume, Volume
+
+_RAS = np.array([[0, 1], [1, 1], [2, 1]])
+
+
+def stored_alike(volume: OpenVolume, other: OpenVolume) -> OpenVolume:
+    """`volume` turned as `other` is, so that voxels stored at one place in their files meet.
+
+    Formats that know no orientation stand as stored already.
+    """
+    own, wanted = (getattr(v.source, "orientation", None) for v in (volume, other))
+    if own is None or wanted is None or np.array_equal(own, wanted):
+        return volume
+    turn = ornt_transform(_RAS, ornt_transform(ornt_transform(_RAS, wanted), ornt_transform(_RAS, own)))
+    channels = [apply_orientation(channel.transpose(2, 1, 0), turn).transpose(2, 1, 0) for channel in volume.array[:]]
+    values = {f.name: getattr(volume, f.name) for f in fields(volume)}
+    return Volume(**{**values, "array": np.stack(channels)})

@@ -1,0 +1,247 @@
+"""What the label values of a data set mean, and what of them is mended."""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from .examine import correction
+from .fingerprint import CaseFacts
+from .labels import LabelKind
+from .problems import Problem
+from .reading import ScanOptions
+
+# as many label values, or as uneven ones, are rarely classes
+_MANY_CLASSES = 64
+_FEW_CLASSES = 4
+_WHITE = 255
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelRules:
+    """Facts with their labels mended, the kind of the labels, background and foreground of binary ones."""
+
+    facts: tuple[CaseFacts, ...]
+    kind: LabelKind
+    binary_values: tuple[int, int] = (0, 1)
+    problems: tuple[Problem, ...] = ()
+
+
+def judge_labels(facts: Sequence[CaseFacts], options: ScanOptions) -> LabelRules:
+    """What all labels together tell."""
+    kind = options.label_kind
+    facts, problems = _one_white(facts, options)
+    labelled = [f for f in facts if f.label_voxels is not None]
+    rules = LabelRules(facts=tuple(facts), kind=kind or "classes", problems=tuple(problems))
+    if not labelled:
+        return rules
+    problems += _empty(labelled)
+    if any(p.severity == "error" for p in problems):
+        return replace(rules, problems=tuple(problems))
+    if kind == "overlapping":
+        problems += _odd_channel_counts(labelled)
+    if kind in ("instances", "overlapping"):
+        return replace(rules, problems=tuple(problems))
+    found = sorted(set().union(*(f.label_voxels or {} for f in labelled)))
+    if options.classes == 2 and len(found) > 2:
+        return _as_two(rules, labelled, problems, options)
+    if options.classes is not None and len({0, *found}) > options.classes:
+        problems += _too_many(labelled, options.classes)
+    elif kind is None and options.classes is None and _look_like_objects(labelled):
+        problems.append(_objects(labelled))
+    else:
+        problems += [*_rare_values(labelled), *_gaps(found, options), *_too_few(found, options)]
+    return replace(rules, problems=tuple(problems))
+
+
+def _one_white(facts: Sequence[CaseFacts], options: ScanOptions) -> tuple[Sequence[CaseFacts], list[Problem]]:
+    """Masks of 0 and 255 among masks of 0 and 1: both mean the same, and 255 becomes 1."""
+    values = [set(f.label_voxels) - {0} for f in facts if f.label_voxels is not None]
+    if set().union(*values) != {1, _WHITE} or any(len(v) > 1 for v in values):
+        return facts, []
+    mended, problems = [], []
+    for f in facts:
+        if f.label_voxels is None or _WHITE not in f.label_voxels:
+            mended.append(f)
+            continue
+        problem = correction(
+            f.id,
+            f.id,
+            options,
+            found=f"a mask of 0 and {_WHITE}",
+            rule="Other masks of the data set have 0 and 1",
+            done=f"{_WHITE} is read as 1",
+        )
+        problems.append(problem)
+        counts = {1 if value == _WHITE else value: n for value, n in f.label_voxels.items()}
+        mended.append(
+            replace(
+                f,
+                label_voxels=counts,
+                label_remap={_WHITE: 1},
+                corrections=(*f.corrections, problem.found),
+            )
+        )
+    return mended, problems
+
+
+def _as_two(
+    rules: LabelRules, labelled: Sequence[CaseFacts], problems: list[Problem], options: ScanOptions
+) -> LabelRules:
+    """Two classes are expected and more values found: the commonest is background, the rest foreground."""
+    counts: Counter[int] = Counter()
+    for f in labelled:
+        counts.update(f.label_voxels or {})
+    background = counts.most_common(1)[0][0]
+    problem = correction(
+        "labels",
+        "",
+        options,
+        found=f"{len(counts)} values where two classes are expected",
+        rule="Two classes are background and foreground",
+        done=f"{background}, the commonest, is background, and all other values are foreground",
+    )
+    return replace(
+        rules,
+        kind="instances",
+        binary_values=(background, 1 if background == 0 else 0),
+        problems=(*problems, problem),
+    )
+
+
+def _gaps(found: Sequence[int], options: ScanOptions) -> list[Problem]:
+    values = [0, *(v for v in found if v > 0)]
+    if values == list(range(len(values))):
+        return []
+    told = ", ".join(map(str, values[:12])) + (", ..." if len(values) > 12 else "")
+    return [
+        correction(
+            "labels",
+            "",
+            options,
+            found=f"the values {told}",
+            rule="Classes are numbered without gaps",
+            done=f"they are learned as 0 to {len(values) - 1}, and masks are written with these values again",
+        )
+    ]
+
+
+def _too_many(labelled: Sequence[CaseFacts], expected: int) -> list[Problem]:
+    counts: Counter[int] = Counter()
+    for f in labelled:
+        counts.update(f.label_voxels or {})
+    kept = {value for value, _ in sorted(counts.items(), key=lambda item: -item[1])[:expected]}
+    return [
+        Problem(
+            severity="error",
+            case=f.id,
+            where=f.id,
+            found=f"the label value {value} ({n} voxels), one of {len({0, *counts})} in the data set",
+            rule=f"{expected} classes are expected, background included",
+            remedy="Correct these voxels, or expect more --classes",
+        )
+        for f in labelled
+        for value, n in sorted((f.label_voxels or {}).items())
+        if value not in kept
+    ]
+
+
+def _too_few(found: Sequence[int], options: ScanOptions) -> list[Problem]:
+    if options.classes is None or len({0, *found}) >= options.classes:
+        return []
+    return [
+        Problem(
+            severity="warning",
+            case="",
+            where="labels",
+            found=f"{len({0, *found})} values ({', '.join(map(str, sorted({0, *found})))})",
+            rule=f"{options.classes} classes are expected, background included",
+            remedy="Nothing to do if the others are rare; a network does not learn them from these labels",
+        )
+    ]
+
+
+def _odd_channel_counts(labelled: Sequence[CaseFacts]) -> list[Problem]:
+    usual = Counter(f.label_channels for f in labelled).most_common(1)[0][0]
+    return [
+        Problem(
+            severity="error",
+            case=f.id,
+            where=f.id,
+            found=f"a label of {f.label_channels} channels",
+            rule=f"The other labels have {usual}, one for each class",
+            remedy="Add the missing channels, empty ones if the case has nothing of the class",
+        )
+        for f in labelled
+        if f.label_channels != usual
+    ]
+
+
+def _empty(labelled: Sequence[CaseFacts]) -> list[Problem]:
+    empty = [f for f in labelled if f.foreground_voxels == 0]
+    if len(empty) == len(labelled):
+        return [
+            Problem(
+                severity="error",
+                case="",
+                where="labels",
+                found=f"all {len(labelled)} labels are empty",
+                rule="A network learns from labels with foreground",
+                remedy="Check that the labels were exported with their values",
+            )
+        ]
+    return [
+        Problem(
+            severity="warning",
+            case=f.id,
+            where=f.id,
+            found="an empty label",
+            rule="Most labels of the data set have foreground",
+            remedy="Nothing to do if the volume shows none",
+        )
+        for f in empty
+    ]
+
+
+def _look_like_objects(labelled: Sequence[CaseFacts]) -> bool:
+    """Whether labels number objects: many values, 1 to n with another n in each, or most in one case only."""
+    values = [sorted(v for v in f.label_voxels or {} if v > 0) for f in labelled]
+    highest = [v[-1] if v else 0 for v in values]
+    if len(set().union(*values)) > _MANY_CLASSES:
+        return True
+    consecutive = all(v == list(range(1, n + 1)) for v, n in zip(values, highest, strict=True))
+    if consecutive and len(set(highest)) > 1 and max(highest) > _FEW_CLASSES:
+        return True
+    cases_with = Counter(value for of_case in values for value in of_case)
+    once = sum(count == 1 for count in cases_with.values())
+    return len(labelled) > 1 and once > _FEW_CLASSES and once > len(cases_with) / 2
+
+
+def _objects(labelled: Sequence[CaseFacts]) -> Problem:
+    counts = [sum(value > 0 for value in f.label_voxels or {}) for f in labelled]
+    return Problem(
+        severity="error",
+        case="",
+        where="labels",
+        found=f"{min(counts)} to {max(counts)} values above 0 in a label, as if objects were numbered",
+        rule="A class has the same value in every label; numbered objects are learned as label > 0",
+        remedy="Say which it is: --label-kind instances for numbered objects, or --label-kind classes",
+    )
+
+
+def _rare_values(labelled: Sequence[CaseFacts]) -> list[Problem]:
+    cases_with: dict[int, Sequence[CaseFacts]] = defaultdict(list)
+    for f in labelled:
+        for value in f.label_voxels or {}:
+            cases_with[value].append(f)
+    return [
+        Problem(
+            severity="warning",
+            case=found[0].id,
+            where=found[0].id,
+            found=f"the label value {value} ({found[0].voxels_of(value)} voxels) in no other case",
+            rule="A class occurs in more than one of five or more labels",
+            remedy="Correct the label if the value is a slip; otherwise it is trained as a class of its own",
+        )
+        for value, found in sorted(cases_with.items())
+        if len(found) == 1 and len(labelled) >= 5
+    ]

@@ -1,0 +1,189 @@
+"""Label files as whole numbers, whatever their layout, and as the class numbers of a plan."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .errors import UserError
+from .labels import IGNORED, LabelKind, LabelTable, count_values, whole_numbers
+from .slabs import slabs
+from .volume import OpenVolume, Voxels
+
+_COLOURS = {"red", "green", "blue"}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LabelVoxels:
+    """Label values (C, Z, Y, X) of a file, whole numbers from 0; slicing reads and checks a part.
+
+    C is 1, or the number of classes where they overlap. A file with a channel for each class, exactly
+    one set in every voxel (`one_hot`), is read as the numbers of the channels. `remap` changes
+    values of the file into others.
+    """
+
+    where: object
+    array: Voxels
+    one_hot: bool = False
+    ignore: int | None = None
+    remap: Mapping[int, int] = field(default_factory=dict)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Extent (C, Z, Y, X)."""
+        return (1, *self.array.shape[1:]) if self.one_hot else tuple(self.array.shape)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the file's values."""
+        return self.array.dtype
+
+    @property
+    def chunk(self) -> tuple[int, int, int]:
+        """Extent (z, y, x) of the pieces that the file is stored in."""
+        return getattr(self.array, "chunk", (1, 1, 1))
+
+    def __getitem__(self, key: tuple[slice, ...]) -> np.ndarray:
+        """Values of the part that the slices name."""
+        return self.read(key)[0]
+
+    def read(self, key: tuple[slice, ...]) -> tuple[np.ndarray, int]:
+        """Values of a part, and how many of its voxels were rounded to be whole numbers."""
+        given = (slice(None), *key[1:]) if self.one_hot else key
+        values, rounded = whole_numbers(self.array[given], self.where, self.ignore)
+        if self.one_hot:
+            values = self._numbers(values)
+        for value, other in self.remap.items():
+            values = np.where(values == value, np.asarray(other, values.dtype), values)
+        return values, rounded
+
+    def _numbers(self, channels: np.ndarray) -> np.ndarray:
+        """The number of the one channel that is set in each voxel, (1, z, y, x)."""
+        is_set = channels != 0
+        wrong = np.count_nonzero(is_set.sum(axis=0) != 1)
+        if wrong or np.unique(channels[is_set]).size > 1:
+            raise UserError(
+                self.where,
+                found=f"a label of {len(channels)} channels, and {wrong} voxels that are not in exactly one",
+                rule="A label has one channel of whole numbers, or one channel a class, one set in each voxel",
+                remedy="Say --label-kind overlapping where classes overlap; or save numbers in one channel",
+            )
+        return is_set.argmax(axis=0)[None].astype(np.uint8)
+
+
+def label_voxels(
+    volume: OpenVolume, where: object, kind: LabelKind | None, ignore: int | None
+) -> LabelVoxels:
+    """The label values of a file read as `volume`; raises UserError for a mask in colours."""
+    channels = volume.array.shape[0]
+    if channels > 1 and set(volume.channels) >= _COLOURS:
+        raise UserError(
+            where,
+            found=f"a label in colours ({', '.join(volume.channels)})",
+            rule="A label has one channel of whole numbers, one number a class",
+            remedy="Save it with numbers instead of colours (one grey value for each class)",
+        )
+    one_hot = channels > 1 and kind != "overlapping"
+    return LabelVoxels(where=where, array=volume.array, one_hot=one_hot, ignore=ignore)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelCounts:
+    """What a pass over a whole label found: voxels of each value, and how many were rounded.
+
+    Of overlapping classes, the voxels of channel i - 1 count as value i, those in no class as 0.
+    """
+
+    voxels: dict[int, int]
+    rounded: int
+
+
+def count_labels(labels: LabelVoxels, region: Voxels | None, kind: LabelKind | None) -> LabelCounts:
+    """Reads a whole label and counts its annotated voxels; raises UserError for what is no label."""
+    counts: Counter[int] = Counter()
+    rounded = 0
+    for z in slabs(labels):
+        values, off = labels.read((slice(None), z))
+        rounded += off
+        annotated = None if region is None else region[:, z][0] != 0
+        counts.update(_counted(values, annotated, labels, kind))
+    return LabelCounts(voxels=dict(sorted(counts.items())), rounded=rounded)
+
+
+def _counted(
+    values: np.ndarray, annotated: np.ndarray | None, labels: LabelVoxels, kind: LabelKind | None
+) -> Counter[int]:
+    if kind != "overlapping":
+        counts = Counter(count_values(values if annotated is None else values[:, annotated]))
+        counts.pop(labels.ignore, None)  # type: ignore[arg-type]
+        return counts
+    _check_binary(values, labels)
+    kept = np.ones(values.shape[1:], bool) if annotated is None else annotated
+    if labels.ignore is not None:
+        kept = kept & (values != labels.ignore).all(axis=0)
+    is_set = (values != 0) & kept
+    found = {i: int(np.count_nonzero(channel)) for i, channel in enumerate(is_set, start=1)}
+    return Counter({0: int(np.count_nonzero(kept & ~is_set.any(axis=0))), **found})
+
+
+def _check_binary(values: np.ndarray, labels: LabelVoxels) -> None:
+    for c, channel in enumerate(values):
+        present = set(count_values(channel)) - {0, labels.ignore}
+        if len(present) > 1:
+            raise UserError(
+                labels.where,
+                found=f"the values {', '.join(map(str, sorted(present)[:5]))} in channel {c}",
+                rule="With --label-kind overlapping each channel is a class, and one value above 0 says yes",
+                remedy="Save one binary channel a class, or leave --label-kind out for a map of numbers",
+            )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ClassNumbers:
+    """The class numbers of a plan (C, Z, Y, X), read part by part from a label file.
+
+    `region` (1, Z, Y, X) is above 0 where somebody annotated; elsewhere numbers are `IGNORED`.
+    """
+
+    labels: LabelVoxels
+    table: LabelTable
+    region: Voxels | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Extent (C, Z, Y, X)."""
+        return self.labels.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the class numbers."""
+        return self.table.dtype
+
+    @property
+    def chunk(self) -> tuple[int, int, int]:
+        """Extent (z, y, x) of the pieces that the file is stored in."""
+        return self.labels.chunk
+
+    def __getitem__(self, key: tuple[slice, ...]) -> np.ndarray:
+        """Class numbers of the part that the slices name; raises UserError for a value of no class."""
+        values = self.labels[key]
+        numbers = self.table.encode(values)
+        self._check(values)
+        if self.region is not None:
+            numbers[:, self.region[key][0] == 0] = IGNORED
+        # where classes overlap, what is unannotated in one channel is so in all
+        numbers[:, (numbers == IGNORED).any(axis=0)] = IGNORED
+        return numbers
+
+    def _check(self, values: np.ndarray) -> None:
+        if self.table.kind != "classes":
+            return
+        unknown = set(count_values(values)) - {*self.table.values, self.table.ignore}
+        if unknown:
+            raise UserError(
+                self.labels.where,
+                found=f"the label value {min(unknown)}",
+                rule=f"The plan has the values {', '.join(map(str, self.table.values))}",
+                remedy="Correct the label, or add the value to `labels.values` of the plan",
+            )
