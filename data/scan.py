@@ -77,7 +77,8 @@ def scan(
         DatasetError: there is no data set to read.
     """
     options = options or ScanOptions()
-    cases, problems = find_cases(data, labels, subjects)
+    dataset = find_cases(data, labels, subjects)
+    cases, problems = dataset.cases, list(dataset.problems)
     facts: list[CaseFacts] = []
     # two at a time keeps memory low; decompression and hashing release the interpreter
     with ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
