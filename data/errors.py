@@ -28,3 +28,7 @@ def _rebuild(kind: type[UserError], where: str, found: str, rule: str, remedy: s
 
 class VolumeError(UserError):
     """A file is not a volume that can be read whole and right."""
+
+
+class DatasetError(UserError):
+    """A data set that cannot be found or told apart."""

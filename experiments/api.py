@@ -58,7 +58,8 @@ def scan(
     Args:
         data: a folder or glob of volumes, or a folder with `images/` and `labels/`.
         labels: folder of label maps named as their images are.
-        subjects: CSV table with the columns case and subject.
+        subjects: CSV table with the columns case and subject, or a regular expression with one group that
+            finds the subject in the id of a case.
         spacing: (z, y, x) in `unit`, for files that tell none.
         unit: the unit of `spacing`, such as "um".
         label_kind: "classes", or "instances" where each object has a number; classes when None, with an

@@ -45,7 +45,10 @@ def _show_version(wanted: bool) -> None:
 
 Data = Annotated[str, typer.Argument(help="Folder or glob of volumes, or a folder with images/ and labels/.")]
 Labels = Annotated[Path | None, typer.Option(help="Folder of label maps, named as their images are.")]
-Subjects = Annotated[Path | None, typer.Option(help="CSV table with the columns case and subject.")]
+Subjects = Annotated[
+    str | None,
+    typer.Option(help="CSV table with the columns case and subject, or a pattern such as 'mouse(\\d+)_'."),
+]
 SpacingText = Annotated[
     str | None, typer.Option(metavar="Z,Y,X", help="Voxel spacing for files that tell none; needs --unit.")
 ]

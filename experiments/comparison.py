@@ -12,6 +12,7 @@ from ..data.errors import UserError
 from ..data.labels import LabelKind
 from ..data.plan import BudgetName
 from ..data.settings import load_mapping, override, parse, settings
+from ..data.subjects import is_table
 from ..seg.finetune import FinetuneConfig
 from ..ssl.methods.registry import find_method
 from ..ssl.pretrain import PretrainConfig
@@ -127,7 +128,7 @@ def _absolute(values: dict[str, Any], folder: Path) -> dict[str, Any]:
     own = list(arms.values()) if isinstance(arms, dict) else []
     for place, keys in ((found, _PATHS), *((arm, ("predictions",)) for arm in own if isinstance(arm, dict))):
         for key in keys:
-            if isinstance(place.get(key), str):
+            if isinstance(place.get(key), str) and (key != "subjects" or is_table(folder / place[key])):
                 place[key] = str((folder / place[key]).resolve())
     return found
 

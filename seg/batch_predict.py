@@ -80,7 +80,7 @@ def predict(
     """
     checkpoint, out, options = load(model), Path(out), options or ScanOptions()
     predictor = Predictor(network=checkpoint.network().to(choose_device(device)), plan=checkpoint.info.plan)
-    cases = _chosen(find_images(data), only, data)
+    cases = _chosen(find_images(data, checkpoint.info.plan.preprocessing.channels), only, data)
     _check_place(out, Path(data))
     manifest = _manifest(out, checkpoint)
     done = dict(manifest.cases)

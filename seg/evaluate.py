@@ -84,7 +84,8 @@ def evaluate(
 
     Raises DatasetError when no case has both a mask and a label.
     """
-    masks, truths = find_labels(predictions), find_labels(labels)
+    masks = find_labels(predictions)
+    truths = find_labels(labels, masks)
     if only is not None:
         masks = {case: path for case, path in masks.items() if case in only}
         truths = {case: path for case, path in truths.items() if case in only}
