@@ -41,19 +41,33 @@ def _odd_channels(facts: Sequence[CaseFacts]) -> list[Problem]:
 
 
 def _mixed_orientations(facts: Sequence[CaseFacts]) -> list[Problem]:
+    """Files that know their orientation among others: as stored they fit, turned they may not."""
     oriented = [f for f in facts if f.orientation == "RAS"]
     if not oriented or len(oriented) == len(facts):
         return []
     first = next(f for f in facts if f.orientation == "stored")
+    turned = [f for f in oriented if f.turned]
+    if not turned:
+        return [
+            Problem(
+                severity="warning",
+                case=first.id,
+                where=first.id,
+                found="a file that knows no orientation",
+                rule=f"{len(oriented)} other cases know theirs; all are taken as they are stored",
+                remedy="Look whether all show the specimen from the same side",
+            )
+        ]
     return [
         Problem(
             severity="error",
-            case=first.id,
-            where=first.id,
-            found="a file that knows no orientation",
-            rule=f"{len(oriented)} other cases know theirs and are turned to RAS; the two do not mix",
+            case=f.id,
+            where=f.id,
+            found="axes that were turned to RAS",
+            rule=f"'{first.id}' knows no orientation, and what was turned does not mix with what was not",
             remedy="Convert all volumes to NIfTI with their orientation, or none",
         )
+        for f in turned
     ]
 
 
@@ -105,7 +119,7 @@ def _odd_spacings(facts: Sequence[CaseFacts]) -> list[Problem]:
 
 
 def _copies(facts: Sequence[CaseFacts]) -> list[Problem]:
-    by_content: dict[str, Sequence[CaseFacts]] = defaultdict(list)
+    by_content: dict[str, list[CaseFacts]] = defaultdict(list)
     for f in facts:
         by_content[f.content_hash].append(f)
     return [

@@ -80,7 +80,7 @@ def write_foreground(folder: Path, seed: str) -> dict[int, int]:
     if not ignored:
         drawn.pop(0, None)
     positions = {str(c): draw.positions for c, draw in sorted(drawn.items()) if draw.count}
-    np.savez_compressed(folder / "foreground.npz", **positions)
+    np.savez_compressed(folder / "foreground.npz", **positions)  # pyright: ignore[reportArgumentType]
     return {c: draw.count for c, draw in sorted(drawn.items())}
 
 
@@ -166,7 +166,7 @@ def _slabwise(source: Voxels, shape: Shape) -> Iterator[tuple[Voxels, Box]]:
 
 
 def _depth(source: Voxels, shape: Shape) -> int:
-    """Slices of the result that are made of at most `READ_BYTES` of the source; a row of chunks if possible."""
+    """Slices of the result made of at most `READ_BYTES` of the source; a row of chunks if possible."""
     plane = math.prod(source.shape) // source.shape[1] * source.dtype.itemsize
     return min(CHUNK, max(1, int(READ_BYTES / plane * shape[0] / source.shape[1])))
 

@@ -11,16 +11,23 @@ from .atomic import write_text
 from .errors import UserError
 
 
+def claim_file(folder: Path) -> Path:
+    """Where the process that works in `folder` notes itself."""
+    return folder.with_name(f".{folder.name}.process")
+
+
 @contextmanager
-def claimed(file: Path, task: str) -> Iterator[None]:
-    """Notes in `file` that this process does `task` while the block runs.
+def claimed(folder: Path, task: str) -> Iterator[None]:
+    """Notes beside `folder` that this process does `task` in it while the block runs.
 
     What a killed process left behind is taken over. Raises UserError where another process is at it.
     """
+    file = claim_file(folder)
+    file.parent.mkdir(parents=True, exist_ok=True)
     owner = _owner(file)
     if owner is not None and owner.pid != os.getpid():
         raise UserError(
-            file.parent,
+            folder,
             found=f"process {owner.pid} ({_name(owner)}) is at work there",
             rule=f"One process at a time {task}",
             remedy="Wait for it, stop it, or choose another folder",

@@ -9,7 +9,8 @@ import numpy as np
 from .cases import Case
 from .errors import UserError
 from .fingerprint import CaseFacts
-from .formats.files import open_volume, reading
+from .formats.alike import is_turned
+from .formats.files import open_volume
 from .hashing import ContentHash
 from .intensities import Intensity, IntensityMeter
 from .label_voxels import LabelCounts, count_labels, label_voxels
@@ -34,9 +35,8 @@ _SPACING_TOLERANCE = 1e-3
 def examine(case: Case, options: ScanOptions) -> tuple[CaseFacts | None, list[Problem]]:
     """What one case holds, or None where its image cannot be used, and its problems."""
     try:
-        with reading(case.image):
-            image = open_image(case, options)
-            measured = _measure(case, image, options)
+        image = open_image(case, options)
+        measured = _measure(case, image, options)
     except UserError as error:
         return None, [Problem.from_error(case.id, error), *_unreadable_label(case, options)]
     problems = _image_problems(case, measured, options)
@@ -50,6 +50,7 @@ def examine(case: Case, options: ScanOptions) -> tuple[CaseFacts | None, list[Pr
         spacing=image.spacing,
         unit=image.unit,
         orientation=image.orientation,
+        turned=is_turned(image),
         channels=image.channels,
         dtype=str(image.array.dtype),
         intensities=measured.intensities,
@@ -107,8 +108,7 @@ def _unreadable_label(case: Case, options: ScanOptions) -> list[Problem]:
     if case.label is None:
         return []
     try:
-        with reading(case.label):
-            _count(case, open_volume(case.label, options.label), options)
+        _count(case, open_volume(case.label, options.label), options)
     except UserError as error:
         return [Problem.from_error(case.id, error)]
     return []
@@ -130,10 +130,9 @@ def _count(case: Case, label: OpenVolume, options: ScanOptions) -> LabelCounts:
 def _examine_label(case: Case, path: Path, image: OpenVolume, options: ScanOptions) -> _Label:
     problems: list[Problem] = []
     try:
-        with reading(path):
-            label = open_label(path, image, options)
-            problems += _mismatches(case, image, label, options)
-            counts = _count(case, label, options)
+        label = open_label(path, image, options)
+        problems += _mismatches(case, image, label, options)
+        counts = _count(case, label, options)
     except UserError as error:
         return _Label(problems=(*problems, Problem.from_error(case.id, error)))
     problems += _label_corrections(case, label, counts, options)

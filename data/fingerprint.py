@@ -17,9 +17,10 @@ from .volume import Orientation, Shape, Triple
 class CaseFacts:
     """What the scan read of one case. Hashes are SHA-256: of the files' bytes and of the voxel values.
 
-    `label_voxels` counts the annotated voxels of each label value (of overlapping classes: those of channel
-    i - 1 as value i, and those of no class as 0). `label_remap` holds values of this label that stand for
-    others. `corrections` tells what is mended when the case is prepared.
+    `turned` is whether axes of the file were turned to RAS. `label_voxels` counts the annotated voxels of
+    each label value (of overlapping classes: those of channel i - 1 as value i, and those of no class as 0).
+    `label_remap` holds values of this label that stand for others. `corrections` tells what is mended when
+    the case is prepared.
     """
 
     id: str
@@ -28,6 +29,7 @@ class CaseFacts:
     spacing: Triple | None
     unit: str | None
     orientation: Orientation
+    turned: bool = False
     channels: tuple[str, ...]
     dtype: str
     intensities: tuple[Intensity, ...]
@@ -93,7 +95,7 @@ class Fingerprint:
             unit=unit,
             spacing=spacing,
             median_shape=_median_shape(facts, spacing, unit),
-            orientation=facts[0].orientation if facts else "stored",
+            orientation="RAS" if facts and all(f.orientation == "RAS" for f in facts) else "stored",
             channels=facts[0].channels if facts else (),
             label_values=tuple(sorted({0}.union(*(f.label_voxels or {} for f in facts)))),
         )

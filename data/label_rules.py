@@ -229,7 +229,7 @@ def _objects(labelled: Sequence[CaseFacts]) -> Problem:
 
 
 def _rare_values(labelled: Sequence[CaseFacts]) -> list[Problem]:
-    cases_with: dict[int, Sequence[CaseFacts]] = defaultdict(list)
+    cases_with: dict[int, list[CaseFacts]] = defaultdict(list)
     for f in labelled:
         for value in f.label_voxels or {}:
             cases_with[value].append(f)

@@ -172,8 +172,8 @@ def orders_for(spacing: Triple | None) -> Orders:
     """Interpolation per axis: linear, but for an axis so coarse that slices hardly know of each other."""
     if spacing is None:
         return LINEAR
-    z, y, x = (0 if s > ANISOTROPIC * min(spacing) else 1 for s in spacing)
-    return z, y, x
+    z, y, x = (s > ANISOTROPIC * min(spacing) for s in spacing)
+    return 0 if z else 1, 0 if y else 1, 0 if x else 1
 
 
 def _schemes(fingerprint: Fingerprint, given: Sequence[Scheme] | None) -> list[tuple[Scheme, str]]:
@@ -188,7 +188,8 @@ def _schemes(fingerprint: Fingerprint, given: Sequence[Scheme] | None) -> list[t
             rule=f"There is one for all channels, or one for each of {len(names)}",
             remedy=f"Give one or {len(names)}, separated by commas",
         )
-    return [(scheme, "as given") for scheme in (given if len(given) > 1 else [*given] * len(names))]
+    schemes: list[Scheme] = [*given] * (len(names) if len(given) == 1 else 1)
+    return [(scheme, "as given") for scheme in schemes]
 
 
 def _scheme(fingerprint: Fingerprint, channel: int) -> tuple[Scheme, str]:

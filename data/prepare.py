@@ -26,7 +26,6 @@ from .cases import Case
 from .claims import claimed
 from .errors import UserError
 from .fingerprint import CaseFacts
-from .formats.files import reading
 from .formats.lazy import WHOLE_BYTES
 from .hashing import settings_hash
 from .plan import Plan
@@ -76,14 +75,13 @@ def prepare(
             remedy="Run `fewvox scan` on it and solve what it lists",
         )
     works = _works(scanned, plan, options)
-    with claimed(out.with_name(f".{out.name}.process"), "prepares a store"):
-        if out.exists():
-            return _same_store(out, works)
-        unfinished = out.with_name(f".{out.name}.unfinished")
-        unfinished.mkdir(parents=True, exist_ok=True)
+    if out.exists():
+        return _same_store(out, works)
+    unfinished, needed = out.with_name(f".{out.name}.unfinished"), bytes_needed(scanned, plan)
+    check_disk(out, needed - _bytes_below(unfinished))
+    unfinished.mkdir(parents=True, exist_ok=True)
+    with claimed(out, "prepares a store"):
         _drop_others(unfinished, works)
-        needed = bytes_needed(scanned, plan)
-        check_disk(out, needed - _bytes_below(unfinished))
         with _told_when_full(out, needed):
             cases = _all_cases(works, unfinished, progress)
             write_yaml(
@@ -208,15 +206,13 @@ def _made(work: _Work, store: Path) -> StoredCase:
     check_fits(volume, plan.preprocessing, case.image)
     shape = target_shape(volume, plan.preprocessing, case.image)
     factors = [factor for factor, _ in pyramid(shape, plan.preprocessing.spacing)]
-    with reading(case.image):
-        write_image(folder, volume.array, shape, plan.preprocessing, facts.intensities)
+    write_image(folder, volume.array, shape, plan.preprocessing, facts.intensities)
     write_coarser(folder, "image", factors)
     counts: dict[int, int] = {}
     if case.label is not None and plan.labels is not None:
         _check_unchanged([case.label], facts.label_hash)
-        with reading(case.label):
-            numbers = class_numbers(case, volume, plan.labels, work.options, facts.label_remap)
-            write_labels(folder, numbers, shape)
+        numbers = class_numbers(case, volume, plan.labels, work.options, facts.label_remap)
+        write_labels(folder, numbers, shape)
         write_coarser(folder, "label", factors)
         counts = write_foreground(folder, facts.content_hash)
     return _finish(folder, work, volume, shape, factors, counts)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from .errors import UserError
+from .formats.alike import is_turned
 from .intensities import Intensity, measure
 from .plan import SPACING_TOLERANCE, Preprocessing, Scheme, Window
 from .resample import resample, resampled_shape
@@ -34,7 +35,9 @@ def check_fits(volume: OpenVolume, how: Preprocessing, where: object) -> None:
             rule=f"The plan has {len(how.channels)} ({', '.join(how.channels)})",
             remedy="Give a volume with these channels in this order",
         )
-    if volume.orientation != how.orientation:
+    # a data set of both kinds is taken as stored, where no file was turned
+    fits = how.orientation == "stored" and not is_turned(volume)
+    if volume.orientation != how.orientation and not fits:
         raise UserError(
             where,
             found=f"orientation '{volume.orientation}'",

@@ -12,8 +12,8 @@ Severity = Literal["error", "warning", "corrected", "accepted"]
 class Problem:
     """One thing found in one case.
 
-    An error stops everything that would follow, a warning is shown. "corrected" is a mistake that is mended
-    when the data are prepared, "accepted" one that the user told to overlook; both are written into the store.
+    An error stops everything that would follow, a warning is shown. What is "corrected" is mended when the
+    data are prepared, what is "accepted" the user told to overlook; both are written into the store.
     """
 
     severity: Severity

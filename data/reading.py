@@ -9,9 +9,9 @@ import numpy as np
 
 from .cases import Case
 from .errors import UserError
-from .formats.choices import AS_STORED, ReadChoices
 from .formats.alike import stored_alike
-from .formats.files import open_volume, reading
+from .formats.choices import AS_STORED, ReadChoices
+from .formats.files import open_volume
 from .hashing import source_hash
 from .label_voxels import ClassNumbers, label_voxels
 from .labels import LabelKind, LabelTable
@@ -55,8 +55,8 @@ AS_FOUND = ScanOptions()
 def open_image(case: Case, options: ScanOptions = AS_FOUND) -> OpenVolume:
     """The image of a case, from one file or one a channel, with the names and the spacing that are known.
 
-    A spacing is that of the sidecar, else that of the file, else that of `options`. Voxels are not judged, but
-    for those that `options` replace.
+    A spacing is that of the sidecar, else that of the file, else that of `options`. Voxels are not judged,
+    but for those that `options` replace.
     """
     choices = options.image if case.axes is None else replace(options.image, axes=case.axes)
     opened = [open_volume(path, choices) for path in case.images]
@@ -75,8 +75,7 @@ def open_image(case: Case, options: ScanOptions = AS_FOUND) -> OpenVolume:
 
 def read_image(case: Case, options: ScanOptions = AS_FOUND) -> Volume:
     """The image of a case in memory; raises UserError unless every voxel is a finite float32."""
-    with reading(case.image):
-        volume = open_image(case, options).load()
+    volume = open_image(case, options).load()
     bad = sum(nonfinite(volume.array[:, z]) for z in slabs(volume.array))
     if bad:
         raise not_finite(case.image, bad, volume.array.size)

@@ -158,7 +158,7 @@ class Store:
         return [case for _, case in sorted(self.cases.items()) if case.labelled]
 
     def image(self, case: str, level: int = 0) -> Voxels:
-        """The image (C, Z, Y, X) at a level, float32; slicing reads only the chunks that the slice touches."""
+        """The image (C, Z, Y, X) at a level, float32; slicing reads only the chunks it touches."""
         return _AsFloat32(self._open(case, f"image_{level}"))
 
     def label(self, case: str, level: int = 0) -> Voxels:

@@ -11,7 +11,6 @@ OUT/results.csv, results.json, report.html       what came of it
 """
 
 import json
-import os
 import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,14 +20,15 @@ from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 
-import psutil
 from rich.markup import escape
 
 from ..data.atomic import write_text
+from ..data.cases import Case
+from ..data.claims import claimed
 from ..data.dataset import find_images, find_labels
 from ..data.errors import UserError
 from ..data.hashing import content_hash, file_hash, settings_hash
-from ..data.scan import read_image
+from ..data.reading import read_image
 from ..data.settings import plain, read_json, read_yaml, settings, write_yaml
 from ..data.splits import Split, split, without_subjects_of
 from ..data.store import STORE_FILE, Store
@@ -56,9 +56,6 @@ from .report.report import write_report
 from .report.sights import sights
 from .results import Curve, Results, RunRecord, Score, write_results
 
-# which process works in a folder
-CLAIM = ".process"
-
 
 @settings
 class CellScores:
@@ -83,7 +80,12 @@ def run_comparison(config: ComparisonConfig, out: Path, command: str) -> Compari
 
     `command` is what the report says it was made with.
     """
-    bench = Bench.open(config, out)
+    with claimed(out, "runs a comparison"):
+        return _run(Bench.open(config, out), command)
+
+
+def _run(bench: "Bench", command: str) -> Comparison:
+    config, out = bench.config, bench.out
     todo = list(cells(config))
     failures: dict[Cell, str] = {}
     for number, cell in enumerate(todo, start=1):
@@ -103,7 +105,6 @@ def run_comparison(config: ComparisonConfig, out: Path, command: str) -> Compari
     console.print("drawing the report", highlight=False)
     report = out / "report.html"
     write_report(results, sights(bench, results), report)
-    (out / CLAIM).unlink(missing_ok=True)
     return Comparison(path=out, results=results, report=report)
 
 
@@ -133,7 +134,6 @@ class Bench:
                 remedy="Choose another --out",
             )
         out.mkdir(parents=True, exist_ok=True)
-        _claim(out)
         write_yaml(file, kept, "What is compared in this folder; see docs/comparisons.md.")
         if not (out / "store" / STORE_FILE).is_file():
             api.prepare(
@@ -167,9 +167,9 @@ class Bench:
         return {case: files[case] for case in self.test_images}
 
     @cached_property
-    def test_images(self) -> dict[str, Path]:
-        """The image file of every test case."""
-        images = {case.id: case.image for case in find_images(self.test_source)}
+    def test_images(self) -> dict[str, Case]:
+        """The image of every test case."""
+        images = {case.id: case for case in find_images(self.test_source)}
         if self.config.test_data is None:
             _refuse_missing(self.held_out, images, self.test_source)
             return {case: images[case] for case in self.held_out}
@@ -192,8 +192,7 @@ class Bench:
     def test_hashes(self) -> dict[str, str]:
         """The content hash of every test volume, read anew from its file."""
         return {
-            case: content_hash(read_image(image, self.options).array)
-            for case, image in self.test_images.items()
+            case.id: content_hash(read_image(case, self.options).array) for case in self.test_images.values()
         }
 
     @cached_property
@@ -521,20 +520,6 @@ def _as_run(config: ComparisonConfig, out: Path) -> ComparisonConfig:
     stages = ("pretraining", "finetuning", "scores")
     arms = {name: arm for name, arm in config.arms.items() if any((out / s / name).exists() for s in stages)}
     return replace(config, arms=arms)
-
-
-def _claim(out: Path) -> None:
-    """Notes that this process works in `out`; raises UserError where another one still does."""
-    file = out / CLAIM
-    text = file.read_text(encoding="utf-8").strip() if file.is_file() else ""
-    if text.isdigit() and int(text) != os.getpid() and psutil.pid_exists(int(text)):
-        raise UserError(
-            out,
-            found=f"process {text} is at work there",
-            rule="One process at a time runs a comparison",
-            remedy=f"Wait for it or stop it; if it is another program, delete {file}",
-        )
-    write_text(file, str(os.getpid()))
 
 
 class Sitting:

@@ -13,7 +13,7 @@ from ..data.formats.files import mask_suffix
 from ..data.hashing import content_hash, file_hash
 from ..data.labels import LabelTable
 from ..data.problems import Problem
-from ..data.scan import ScanOptions, read_image
+from ..data.reading import ScanOptions, read_image
 from ..data.settings import plain, read_json, settings
 from .checkpoint import Checkpoint, CheckpointInfo, load
 from .predict import Predictor
@@ -177,7 +177,7 @@ def _is_done(before: PredictedCase | None, case: Case, out: Path) -> bool:
 def _predict_case(
     predictor: Predictor, checkpoint: Checkpoint, case: Case, out: Path, options: ScanOptions
 ) -> PredictedCase:
-    volume = read_image(case.image, options)
+    volume = read_image(case, options)
     path = out / f"{case.id}{mask_suffix(volume.source)}"
     predictor.write_mask(volume, case.image, path)
     hashed = content_hash(volume.array)

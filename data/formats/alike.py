@@ -10,6 +10,12 @@ from ..volume import OpenVolume, Volume
 _RAS = np.array([[0, 1], [1, 1], [2, 1]])
 
 
+def is_turned(volume: OpenVolume) -> bool:
+    """Whether the axes of a file stand otherwise than in the volume that was read from it."""
+    own = getattr(volume.source, "orientation", None)
+    return own is not None and not np.array_equal(own, _RAS)
+
+
 def stored_alike(volume: OpenVolume, other: OpenVolume) -> OpenVolume:
     """`volume` turned as `other` is, so that voxels stored at one place in their files meet.
 
@@ -19,6 +25,8 @@ def stored_alike(volume: OpenVolume, other: OpenVolume) -> OpenVolume:
     if own is None or wanted is None or np.array_equal(own, wanted):
         return volume
     turn = ornt_transform(_RAS, ornt_transform(ornt_transform(_RAS, wanted), ornt_transform(_RAS, own)))
-    channels = [apply_orientation(channel.transpose(2, 1, 0), turn).transpose(2, 1, 0) for channel in volume.array[:]]
+    channels = [
+        apply_orientation(channel.transpose(2, 1, 0), turn).transpose(2, 1, 0) for channel in volume.array[:]
+    ]
     values = {f.name: getattr(volume, f.name) for f in fields(volume)}
     return Volume(**{**values, "array": np.stack(channels)})

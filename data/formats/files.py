@@ -4,7 +4,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import ParseError
@@ -15,7 +15,7 @@ from nibabel.spatialimages import HeaderDataError, HeaderTypeError
 
 from ..atomic import new_file
 from ..errors import VolumeError
-from ..volume import OpenVolume, Volume
+from ..volume import OpenVolume, Volume, Voxels
 from . import nifti, tiff
 from .choices import AS_STORED, ReadChoices
 
@@ -106,25 +106,49 @@ def open_volume(path: Path, choices: ReadChoices = AS_STORED) -> OpenVolume:
     """The volume in a file, in the format that its content shows; a large one may stay on disk.
 
     Voxels are not judged: NaN and Inf pass. Raises VolumeError, naming the file, for whatever keeps it from
-    being read whole: absent, empty, cut, damaged, of an unknown format, or named like another format. What is
-    left on disk is checked when it is read (`reading`).
+    being read whole: absent, empty, cut, damaged, of an unknown format, or named like another format; for
+    what is left on disk, when it is read.
     """
     path = Path(path)
-    with reading(path):
-        return _format_of(path).read(path, choices)
+    with _telling(path):
+        opened = _format_of(path).read(path, choices)
+    if isinstance(opened, Volume):
+        return opened
+    return replace(opened, array=_Watched(path=path, array=opened.array))
 
 
 def read_volume(path: Path, choices: ReadChoices = AS_STORED) -> Volume:
     """The same as `open_volume`, with every voxel read into memory."""
     opened = open_volume(path, choices)
-    if isinstance(opened, Volume):
-        return opened
-    with reading(Path(path)):
-        return opened.load()
+    return opened if isinstance(opened, Volume) else opened.load()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Watched:
+    """An array on disk whose every reading tells of damage as `open_volume` does."""
+
+    path: Path
+    array: Voxels
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.array.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.array.dtype
+
+    @property
+    def chunk(self) -> tuple[int, int, int]:
+        return getattr(self.array, "chunk", (1, 1, 1))
+
+    def __getitem__(self, key: slice | tuple[slice, ...]) -> np.ndarray:
+        with _telling(self.path):
+            return self.array[key]
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
+def _telling(path: Path) -> Iterator[None]:
     """Turns what libraries raise on damaged files into a VolumeError that names the file."""
     try:
         yield

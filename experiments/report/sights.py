@@ -59,7 +59,7 @@ def _chosen(dice: dict[str, float], count: int) -> list[str]:
 
 
 def _segmented(bench: "Bench", cell: Cell, case: str, dice: float) -> Segmented:
-    image = read_volume(bench.test_images[case])
+    image = read_image(bench.test_images[case], bench.options)
     folder = bench.foreign(cell) or bench.folder("masks", cell)
     true, predicted = (
         label_map(read_volume(path), path) for path in (bench.truths[case], find_labels(folder)[case])

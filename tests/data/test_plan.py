@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from fewvox.data.fingerprint import CaseFacts, Fingerprint
+from fewvox.data.intensities import Intensity
 from fewvox.data.labels import LabelTable
 from fewvox.data.plan import BUDGETS, MAX_POOLINGS, Plan, make_plan, patch_and_strides, width_for
 from fewvox.data.settings import SettingsError, load_mapping, override, parse, read_yaml, write_yaml
@@ -18,6 +19,9 @@ extents = st.tuples(*[st.integers(32, 700)] * 3)
 budgets = st.integers(24**3, 160**3)
 
 
+GREY = Intensity(lowest=0, percentile_0_5=1, median=9, percentile_99_5=90, highest=99, mean=20, std=30)
+
+
 def facts(shape: Shape = (95, 512, 512), **fields) -> CaseFacts:
     case = CaseFacts(
         id="a",
@@ -28,7 +32,7 @@ def facts(shape: Shape = (95, 512, 512), **fields) -> CaseFacts:
         orientation="stored",
         channels=("red", "green"),
         dtype="uint8",
-        intensities=(),
+        intensities=(GREY, GREY),
         label_voxels={0: 9, 3: 1, 200: 1},
         image_hash="",
         label_hash=None,
@@ -177,6 +181,7 @@ def test_an_edited_plan_is_checked_whole(tmp_path):
 def test_every_choice_has_its_reason():
     assert set(plan_for().reasons) == {
         "spacing",
+        "orders",
         "normalisation",
         "patch",
         "strides",

@@ -127,7 +127,6 @@ def test_a_plan_without_spacing_leaves_every_grid_as_it_is():
     [
         ({"channels": ("green", "red")}, r"channels \(green, red\)"),
         ({"array": VOLUME.array[:1], "channels": ("red",)}, "1 channels"),
-        ({"orientation": "RAS"}, "orientation 'RAS'"),
         ({"spacing": None, "unit": None}, "no voxel spacing"),
         ({"unit": None}, "spacing in no unit"),
     ],
@@ -136,6 +135,13 @@ def test_a_volume_that_does_not_fit_the_plan_is_refused(fields, told):
     with pytest.raises(UserError, match=told) as caught:
         preprocess(replace(VOLUME, **fields), HOW, "a.tif")
     assert caught.value.where == "a.tif"
+
+
+def test_a_volume_without_orientation_does_not_fit_a_plan_with_one():
+    with pytest.raises(UserError, match="orientation 'stored'"):
+        preprocess(VOLUME, replace(HOW, orientation="RAS"), "a.tif")
+    oriented = replace(VOLUME, orientation="RAS")
+    np.testing.assert_array_equal(preprocess(oriented, HOW, "a"), preprocess(VOLUME, HOW, "a"))
 
 
 def test_channels_may_have_other_names_but_not_another_order():

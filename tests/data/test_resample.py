@@ -99,9 +99,8 @@ def test_boxes_make_up_the_whole(data, shape, target, size, orders):
     labels = data.draw(hnp.arrays(np.int8, (1, *shape), elements=st.integers(-1, 3)))
     of_labels = resample_labels(labels[0], target)
     for box in boxes(target, size):
-        np.testing.assert_allclose(
-            resample_box(array, target, box, orders), whole[(slice(None), *box)], atol=1e-4
-        )
+        made = resample_box(array, target, box, orders)
+        np.testing.assert_allclose(made, whole[(slice(None), *box)], atol=1e-4)
         np.testing.assert_array_equal(resample_labels_box(labels, target, box)[0], of_labels[box])
 
 

@@ -179,11 +179,16 @@ def test_a_case_of_other_channels_is_an_error(tmp_path, save_tiff):
     assert problem.found.startswith("3 channels")
 
 
-def test_oriented_and_unoriented_files_do_not_mix(tmp_path, save_nifti, save_tiff):
-    save_nifti(tmp_path / "a.nii", voxels(0), (2.0, 1.0, 1.0), "micron")
+def test_oriented_and_unoriented_files_mix_only_where_nothing_was_turned(tmp_path, save_nifti, save_tiff):
     save_tiff(tmp_path / "b.tif", voxels(1), (2.0, 1.0, 1.0), "um")
+    save_nifti(tmp_path / "a.nii", voxels(0), (2.0, 1.0, 1.0), "micron")
+    found = scan(tmp_path)
+    assert told(found.problems) == [("warning", "b")]
+    assert (found.fingerprint.orientation, found.fingerprint.spacing) == ("stored", (2.0, 1.0, 1.0))
+    flipped = nib.Nifti1Image(voxels(2).T, np.diag([-0.001, 0.001, 0.002, 1.0]))
+    nib.save(flipped, tmp_path / "c.nii")
     (problem,) = scan(tmp_path).errors
-    assert (problem.case, problem.found) == ("b", "a file that knows no orientation")
+    assert (problem.case, problem.found) == ("c", "axes that were turned to RAS")
 
 
 def labelled(folder: Path, save_tiff, *labels: np.ndarray) -> Path:
@@ -202,12 +207,12 @@ def test_one_empty_label_is_a_warning_and_all_empty_an_error(tmp_path, save_tiff
 
 def test_a_value_in_one_label_of_five_is_a_warning(tmp_path, save_tiff):
     found = scan(labelled(tmp_path, save_tiff, mask(1), mask(1), mask(1, 7), mask(1), mask(1)))
-    assert told(found.problems) == [("warning", "2")]
+    assert told(found.problems) == [("warning", "2"), ("corrected", "")]
     assert found.problems[0].found == "the label value 7 (1 voxels) in no other case"
 
 
 def test_a_value_in_one_label_of_four_is_not_judged(tmp_path, save_tiff):
-    assert scan(labelled(tmp_path, save_tiff, mask(1), mask(1), mask(1, 7), mask(1))).problems == ()
+    assert scan(labelled(tmp_path, save_tiff, mask(1), mask(1), mask(1, 7), mask(1))).warnings == ()
 
 
 def test_one_number_per_object_is_an_error_unless_labels_are_instances(tmp_path, save_tiff):

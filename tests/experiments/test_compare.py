@@ -13,12 +13,14 @@ from pathlib import Path
 from statistics import fmean
 
 import numpy as np
+import psutil
 import pytest
 import torch
+from fewvox.data.claims import claim_file
 from fewvox.data.errors import UserError
 from fewvox.data.store import Store
 from fewvox.experiments import compare
-from fewvox.experiments.compare import CLAIM, Bench, Sitting, run_comparison
+from fewvox.experiments.compare import Bench, Sitting, run_comparison
 from fewvox.experiments.comparison import Arm, Cell, ComparisonConfig
 from fewvox.experiments.results import RunRecord, read_results
 from fewvox.seg import checkpoint
@@ -380,11 +382,12 @@ def test_a_folder_of_another_comparison_is_refused_and_left_alone(again, config,
 def test_a_folder_in_which_another_process_works_is_refused(masks_only, tmp_path):
     config = masks_only()
     run_comparison(config, tmp_path / "out", "")
-    assert not (tmp_path / "out" / CLAIM).exists()
-    (tmp_path / "out" / CLAIM).write_text(str(os.getppid()))
-    with pytest.raises(UserError, match=f"process {os.getppid()} is at work there"):
+    assert not claim_file(tmp_path / "out").exists()
+    parent = psutil.Process(os.getppid())
+    claim_file(tmp_path / "out").write_text(f"{parent.pid} {parent.create_time()}")
+    with pytest.raises(UserError, match=f"process {parent.pid}"):
         run_comparison(config, tmp_path / "out", "")
-    (tmp_path / "out" / CLAIM).write_text("999999999")  # of a process that was killed
+    claim_file(tmp_path / "out").write_text(f"{parent.pid} 1.0")  # a killed one had that number
     run_comparison(config, tmp_path / "out", "")
 
 
