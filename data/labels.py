@@ -1,5 +1,6 @@
 """Checking label maps: whole numbers, one channel, and the values a data set uses."""
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import numpy as np
@@ -48,24 +49,50 @@ class LabelTable:
         """Channels of a network's output: one a class, without the background where classes may overlap."""
         return self.classes - (self.kind == "overlapping")
 
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of class numbers: int8 up to 128 classes, int16 above."""
+        return np.min_scalar_type(-self.classes)
+
     def encode(self, labels: np.ndarray) -> np.ndarray:
         """File values as class numbers, `IGNORED` where nobody annotated, same shape.
 
-        int8 up to 128 classes, int16 above. Overlapping classes, (K, Z, Y, X), become 0 and 1.
+        Overlapping classes, (K, Z, Y, X), become 0 and 1; a voxel that any channel leaves open is `IGNORED`
+        in all.
         """
-        ignored = None if self.ignore is None else labels == self.ignore
-        dtype = np.min_scalar_type(-self.classes)
         if self.kind == "classes":
-            numbers = np.searchsorted(np.asarray(self.values), labels).astype(dtype)
+            numbers = np.searchsorted(np.asarray(self.values), labels).astype(self.dtype)
         else:
-            numbers = (labels > 0).astype(dtype)
-        if ignored is not None:
-            numbers[ignored] = IGNORED
+            numbers = (labels > 0).astype(self.dtype)
+        if self.ignore is not None:
+            numbers[unannotated(labels, self.kind, self.ignore)] = IGNORED
         return numbers
 
     def decode(self, classes: np.ndarray) -> np.ndarray:
-        """Class numbers as the values of the user's files, in the narrowest unsigned type."""
+        """Class numbers as the values of the user's files, in the narrowest unsigned type.
+
+        Overlapping classes, (K, Z, Y, X) of 0 and 1, stay what they are.
+        """
+        if self.kind == "overlapping":
+            return classes.astype(np.uint8)
         return np.asarray(self.values).astype(np.min_scalar_type(max(self.values)))[classes]
+
+    def members(self, numbers: np.ndarray, of_class: int) -> np.ndarray:
+        """Which voxels are of a class (from 1), (Z, Y, X) bool, by class numbers as `encode` makes them."""
+        return numbers[of_class - 1] == 1 if self.kind == "overlapping" else numbers == of_class
+
+    def same_classes(self, other: "LabelTable") -> bool:
+        """Whether two tables mean the same classes, whatever stands for voxels that nobody annotated."""
+        return replace(self, ignore=None) == replace(other, ignore=None)
+
+
+def unannotated(labels: np.ndarray, kind: LabelKind, ignore: int) -> np.ndarray:
+    """Which voxels of a label in file values nobody annotated, bool of the same shape.
+
+    Of overlapping classes, (K, Z, Y, X), a voxel that any channel leaves open is open in all.
+    """
+    is_open = labels == ignore
+    return np.broadcast_to(is_open.any(axis=0), labels.shape) if kind == "overlapping" else is_open
 
 
 def label_map(volume: Volume, where: object) -> np.ndarray:

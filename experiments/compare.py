@@ -372,11 +372,13 @@ class Bench:
 
     def _score(self, cell: Cell, masks: Path) -> None:
         labels = self.config.labels if self.config.test_data is None else None
+        table = self.store.plan.labels
         with meter("scoring") as shown:
             found = evaluating.evaluate(
                 masks,
                 labels or self.test_source,
                 label_kind=self.config.label_kind,
+                ignore=table.ignore if table else None,
                 only=tuple(self.truths),
                 progress=shown.update,
             )
