@@ -16,14 +16,14 @@ def centred_start(centre: np.ndarray, patch: Shape) -> np.ndarray:
     return centre - np.array(patch) // 2
 
 
-def read_box(array: Voxels, start: np.ndarray, size: Shape) -> np.ndarray:
-    """The box of the last three axes of a store's array, 0 where it reaches over the border.
+def read_box(array: Voxels, start: np.ndarray, size: Shape, outside: int = 0) -> np.ndarray:
+    """The box of the last three axes of a store's array, `outside` where it reaches over the border.
 
     0 is the mean of a z-scored image and the background of a label map.
     """
     lead, extent = array.shape[:-3], np.array(array.shape[-3:])
     low, high = np.maximum(start, 0), np.minimum(start + size, extent)
-    out = np.zeros((*lead, *size), dtype=array.dtype)
+    out = np.full((*lead, *size), outside, dtype=array.dtype)
     if (high <= low).any():
         return out
     source = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))

@@ -71,8 +71,8 @@ class Fingerprint:
     """Facts of all readable cases, and what they have in common.
 
     `unit` is the commonest of the data set; `spacing` is the median in it, per axis; both are None where
-    the files do not tell. `median_shape` is in voxels of that spacing. `binary_values` are background and
-    foreground where labels are to be read as two classes.
+    the files do not tell. `median_shape` is in voxels of that spacing. `background` is the label value
+    that is no object where labels are read as objects.
     """
 
     cases: tuple[CaseFacts, ...]
@@ -82,7 +82,7 @@ class Fingerprint:
     orientation: Orientation
     channels: tuple[str, ...]
     label_values: tuple[int, ...]
-    binary_values: tuple[int, int] = (0, 1)
+    background: int = 0
 
     @classmethod
     def of(cls, facts: Sequence[CaseFacts]) -> "Fingerprint":

@@ -18,11 +18,11 @@ _WHITE = 255
 
 @dataclass(frozen=True, kw_only=True)
 class LabelRules:
-    """Facts with their labels mended, the kind of the labels, background and foreground of binary ones."""
+    """Facts with their labels mended, the kind of the labels, and what is no object in them."""
 
     facts: tuple[CaseFacts, ...]
     kind: LabelKind
-    binary_values: tuple[int, int] = (0, 1)
+    background: int = 0
     problems: tuple[Problem, ...] = ()
 
 
@@ -103,7 +103,7 @@ def _as_two(
     return replace(
         rules,
         kind="instances",
-        binary_values=(background, 1 if background == 0 else 0),
+        background=background,
         problems=(*problems, problem),
     )
 

@@ -66,7 +66,7 @@ class LabelVoxels:
             raise UserError(
                 self.where,
                 found=f"a label of {len(channels)} channels, and {wrong} voxels that are not in exactly one",
-                rule="A label has one channel of numbers, or one channel a class, one of them set in each voxel",
+                rule="A label has one channel of numbers, or one a class of which each voxel has one",
                 remedy="Say --label-kind overlapping where classes overlap; or save numbers in one channel",
             )
         return is_set.argmax(axis=0)[None].astype(np.uint8)

@@ -1,5 +1,6 @@
 """Checking label maps: whole numbers, one channel, and the values a data set uses."""
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import numpy as np
@@ -30,14 +31,16 @@ class LabelTable:
 
     `values[i]` is the value that stands for class i in the user's files, `values[0]` = 0 the background, so
     that values with gaps (0, 255) train as 0, 1 and come back as they were. With `kind` "instances" each
-    object has a number of its own, and every number above 0 is class 1. With "overlapping" a label has a
+    object has a number of its own, and every number but `background` is class 1. With "overlapping" a label has a
     channel for each class, and class i is channel i - 1; a voxel may be in several.
 
-    `ignore` is the value of voxels that nobody annotated; they are drawn, learned and scored nowhere.
+    `background` is the value that is no object in labels of kind "instances". `ignore` is the value of voxels
+    that nobody annotated; they are drawn, learned and scored nowhere.
     """
 
     kind: LabelKind = "classes"
     values: Annotated[tuple[int, ...], Field(min_length=2), AfterValidator(_rising)] = (0, 1)
+    background: int = 0
     ignore: int | None = None
 
     @property
@@ -58,20 +61,42 @@ class LabelTable:
     def encode(self, labels: np.ndarray) -> np.ndarray:
         """File values as class numbers, `IGNORED` where nobody annotated, same shape.
 
-        Overlapping classes, (K, Z, Y, X), become 0 and 1.
+        Overlapping classes, (K, Z, Y, X), become 0 and 1; a voxel that any channel leaves open is `IGNORED`
+        in all.
         """
-        ignored = None if self.ignore is None else labels == self.ignore
         if self.kind == "classes":
             numbers = np.searchsorted(np.asarray(self.values), labels).astype(self.dtype)
         else:
-            numbers = (labels > 0).astype(self.dtype)
-        if ignored is not None:
-            numbers[ignored] = IGNORED
+            numbers = (labels != self.background).astype(self.dtype)
+        if self.ignore is not None:
+            numbers[unannotated(labels, self.kind, self.ignore)] = IGNORED
         return numbers
 
     def decode(self, classes: np.ndarray) -> np.ndarray:
-        """Class numbers as the values of the user's files, in the narrowest unsigned type."""
+        """Class numbers as the values of the user's files, in the narrowest unsigned type.
+
+        Overlapping classes, (K, Z, Y, X) of 0 and 1, stay what they are.
+        """
+        if self.kind == "overlapping":
+            return classes.astype(np.uint8)
         return np.asarray(self.values).astype(np.min_scalar_type(max(self.values)))[classes]
+
+    def members(self, numbers: np.ndarray, of_class: int) -> np.ndarray:
+        """Which voxels are of a class (from 1), (Z, Y, X) bool, by class numbers as `encode` makes them."""
+        return numbers[of_class - 1] == 1 if self.kind == "overlapping" else numbers == of_class
+
+    def same_classes(self, other: "LabelTable") -> bool:
+        """Whether two tables mean the same classes, whatever stands for voxels that nobody annotated."""
+        return replace(self, ignore=None) == replace(other, ignore=None)
+
+
+def unannotated(labels: np.ndarray, kind: LabelKind, ignore: int) -> np.ndarray:
+    """Which voxels of a label in file values nobody annotated, bool of the same shape.
+
+    Of overlapping classes, (K, Z, Y, X), a voxel that any channel leaves open is open in all.
+    """
+    is_open = labels == ignore
+    return np.broadcast_to(is_open.any(axis=0), labels.shape) if kind == "overlapping" else is_open
 
 
 def label_map(volume: Volume, where: object) -> np.ndarray:

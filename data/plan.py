@@ -274,7 +274,7 @@ def label_table(fingerprint: Fingerprint, kind: LabelKind, ignore: int | None = 
     if not fingerprint.labelled:
         return None
     if kind == "instances":
-        return LabelTable(kind=kind, values=fingerprint.binary_values, ignore=ignore)
+        return LabelTable(kind=kind, background=fingerprint.background, ignore=ignore)
     if kind == "overlapping":
         channels = max(case.label_channels for case in fingerprint.cases)
         return LabelTable(kind=kind, values=tuple(range(channels + 1)), ignore=ignore)

@@ -228,9 +228,9 @@ def _finish(
 ) -> StoredCase:
     """Writes case.json when everything else lies safely on the disk."""
     case, facts, labelled = work.case, work.facts, (folder / "label_0.b2nd").is_file()
-    sources = [source_file(path, files_hash([path])) for path in case.images]
-    if labelled and case.label is not None:
-        sources += [source_file(p, files_hash([p])) for p in (case.label, case.region) if p is not None]
+    sources = [source_file(path, "image") for path in case.images]
+    if labelled:
+        sources += [source_file(path, "label") for path in (case.label, case.region) if path is not None]
     stored = StoredCase(
         id=case.id,
         subject=case.subject,

@@ -89,7 +89,7 @@ def scan(
     readable = {f.id for f in facts}
     return Scan(
         cases=tuple(case for case in dataset.cases if case.id in readable),
-        fingerprint=replace(Fingerprint.of(rules.facts), binary_values=rules.binary_values),
+        fingerprint=replace(Fingerprint.of(rules.facts), background=rules.background),
         problems=tuple(problems),
         label_kind=rules.kind,
         ignore=options.ignore,

@@ -372,6 +372,7 @@ def predict(
     spacing: Triple | None = None,
     unit: str | None = None,
     device: str = "auto",
+    probabilities: bool = False,
 ) -> Predictions:
     """Writes a mask for each volume, in its own geometry and format.
 
@@ -382,6 +383,7 @@ def predict(
         cases: only these: the test cases of a split.json, or a text file with one id a line.
         spacing, unit: for files that tell no spacing.
         device: "auto", "cpu" or "cuda".
+        probabilities: also write the probability of each class, as `<case>_probabilities` beside the masks.
     """
     with meter("predicting") as shown:
         return batch_predict.predict(
@@ -391,6 +393,7 @@ def predict(
             only=read_cases(cases) if cases is not None else None,
             options=scan_options(spacing, unit),
             device=device,
+            probabilities=probabilities,
             progress=shown.update,
         )
 
@@ -400,6 +403,7 @@ def evaluate(
     labels: str | Path,
     *,
     label_kind: LabelKind | None = None,
+    ignore: int | None = None,
     json: str | Path | None = None,
 ) -> Evaluation:
     """Dice, IoU and HD95 of masks against labels of the same names.
@@ -408,10 +412,13 @@ def evaluate(
         predictions: folder of masks.
         labels: folder of label maps, or a data set with `labels/`.
         label_kind: for masks of another program; otherwise the masks' own manifest tells.
+        ignore: the label value of voxels that nobody annotated, which are not scored; told as the kind is.
         json: file to write every score to.
     """
     with meter("scoring") as shown:
-        found = evaluating.evaluate(predictions, labels, label_kind=label_kind, progress=shown.update)
+        found = evaluating.evaluate(
+            predictions, labels, label_kind=label_kind, ignore=ignore, progress=shown.update
+        )
     if json is not None:
         write_text(Path(json), json_library.dumps({**plain(found), "mean_dice": found.mean()}, indent=1))
     return found

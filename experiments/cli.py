@@ -266,11 +266,23 @@ def predict(
     spacing: SpacingText = None,
     unit: Unit = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Also write each class's probability, beside the masks.")
+    ] = False,
 ) -> None:
     """Write a mask for each volume, in its own geometry; exit 1 when one could not be made."""
     from . import api
 
-    made = api.predict(model, data, out, cases=cases, spacing=_spacing(spacing), unit=unit, device=device)
+    made = api.predict(
+        model,
+        data,
+        out,
+        cases=cases,
+        spacing=_spacing(spacing),
+        unit=unit,
+        device=device,
+        probabilities=probabilities,
+    )
     kept = f", {len(made.kept)} were there already" if made.kept else ""
     console.print(f"{len(made.written)} masks written to {escape(str(made.path))}{kept}", highlight=False)
     _show_problems(made.problems, "red", "error")
@@ -283,12 +295,15 @@ def evaluate(
     predictions: Annotated[Path, typer.Argument(help="Folder of masks.")],
     labels: Annotated[Path, typer.Argument(help="Folder of label maps of the same names.")],
     label_kind: Annotated[str | None, typer.Option(help="For masks of another program.")] = None,
+    ignore_value: Annotated[
+        int | None, typer.Option(help="Label value of voxels that nobody annotated; they are not scored.")
+    ] = None,
     json: JsonFile = None,
 ) -> None:
     """Score masks against labels: Dice, IoU, HD95. Training cases are never part of a mean."""
     from . import api, tables
 
-    found = api.evaluate(predictions, labels, label_kind=_kind(label_kind), json=json)
+    found = api.evaluate(predictions, labels, label_kind=_kind(label_kind), ignore=ignore_value, json=json)
     console.print(tables.score_table(found))
     for ids, what in (
         (found.excluded, "were training or validation cases of the model and are left out of the means"),
@@ -331,8 +346,9 @@ def _show_comparison(made: Any) -> None:
 
 
 def _kind(text: str | None) -> Any:
-    if text not in (None, "classes", "instances"):
-        raise typer.BadParameter(f"'{text}' is neither classes nor instances", param_hint="--label-kind")
+    kinds = ("classes", "instances", "overlapping")
+    if text not in (None, *kinds):
+        raise typer.BadParameter(f"'{text}' is none of {', '.join(kinds)}", param_hint="--label-kind")
     return text
 
 

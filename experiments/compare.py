@@ -13,7 +13,7 @@ OUT/results.csv, results.json, report.html       what came of it
 import json
 import subprocess
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -27,7 +27,7 @@ from ..data.cases import Case
 from ..data.claims import claimed
 from ..data.dataset import find_images, find_labels
 from ..data.errors import UserError
-from ..data.hashing import content_hash, file_hash, settings_hash
+from ..data.hashing import content_hash, file_hash, settings_hash, source_hash
 from ..data.reading import read_image
 from ..data.settings import plain, read_json, read_yaml, settings, write_yaml
 from ..data.splits import Split, split, without_subjects_of
@@ -198,7 +198,7 @@ class Bench:
     @cached_property
     def truth_hashes(self) -> dict[str, str]:
         """The hash of every test label's file."""
-        return {case: file_hash(path) for case, path in self.truths.items()}
+        return {case: source_hash(path) for case, path in self.truths.items()}
 
     @cached_property
     def unannotated(self) -> tuple[str, ...]:
@@ -371,11 +371,13 @@ class Bench:
 
     def _score(self, cell: Cell, masks: Path) -> None:
         labels = self.config.labels if self.config.test_data is None else None
+        table = self.store.plan.labels
         with meter("scoring") as shown:
             found = evaluating.evaluate(
                 masks,
                 labels or self.test_source,
                 label_kind=self.config.label_kind,
+                ignore=table.ignore if table else None,
                 only=tuple(self.truths),
                 progress=shown.update,
             )
@@ -504,7 +506,7 @@ class Bench:
         }
 
 
-def _refuse_missing(cases: Iterable[str], files: Mapping[str, Path], where: str) -> None:
+def _refuse_missing(cases: Iterable[str], files: Container[str], where: str) -> None:
     missing = [case for case in cases if case not in files]
     if missing:
         raise UserError(

@@ -24,7 +24,7 @@ _COLOURED = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Segmented:
-    """An image (Z, Y, X) with its true and predicted label maps."""
+    """An image (Z, Y, X) with its true and predicted label maps, (K, Z, Y, X) where classes overlap."""
 
     title: str
     image: np.ndarray
@@ -92,16 +92,22 @@ def write_embeddings(embeddings: Embeddings, title: str, folder: Path) -> None:
 
 
 def _draw(ax: Axes, case: Segmented) -> None:
-    index = int((case.true > 0).sum(axis=(1, 2)).argmax())
-    image, true, predicted = (array[index] for array in (case.image, case.true, case.predicted))
+    foreground = (case.true > 0).reshape(-1, *case.image.shape).any(axis=0)
+    index = int(foreground.sum(axis=(1, 2)).argmax())
+    image, true, predicted = (array[..., index, :, :] for array in (case.image, case.true, case.predicted))
     low, high = np.percentile(image, (1, 99.5))
     aspect = case.spacing[1] / case.spacing[2]
     ax.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), aspect=aspect)
     for mask, colour in ((true, TRUE_COLOUR), (predicted, PREDICTED_COLOUR)):
-        # a line of voxels has no outline
-        for value in np.unique(mask[mask > 0]) if min(mask.shape) > 1 else ():
-            ax.contour(mask == value, levels=[0.5], colors=[colour], linewidths=1.2)
+        for outlined in _classes(mask) if min(image.shape) > 1 else ():  # a line of voxels has no outline
+            ax.contour(outlined, levels=[0.5], colors=[colour], linewidths=1.2)
     ax.set_axis_off()
+
+
+def _classes(labels: np.ndarray) -> list[np.ndarray]:
+    """The voxels (Y, X) of each class that a slice (Y, X) or (K, Y, X) has."""
+    channels = labels.reshape(-1, *labels.shape[-2:])
+    return [channel == value for channel in channels for value in np.unique(channel[channel > 0])]
 
 
 def _png(figure: Figure) -> bytes:

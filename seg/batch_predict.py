@@ -7,29 +7,35 @@ from pathlib import Path
 from typing import Literal
 
 from ..data.atomic import write_text
-from ..data.dataset import Case, DatasetError, find_images
+from ..data.dataset import Case, DatasetError, find_images, find_labels
 from ..data.errors import UserError
 from ..data.formats.files import mask_suffix
 from ..data.hashing import content_hash, file_hash
 from ..data.labels import LabelTable
 from ..data.problems import Problem
-from ..data.reading import ScanOptions, read_image
+from ..data.reading import ScanOptions, files_hash, read_image
 from ..data.settings import plain, read_json, settings
 from .checkpoint import Checkpoint, CheckpointInfo, load
 from .predict import Predictor
 from .training import choose_device
 
 MANIFEST = "predictions.json"
+# what the name of a probability map has behind that of its case
+PROBABILITIES = "_probabilities"
 Role = Literal["unseen", "training", "validation", "pretraining"]
 
 
 @settings
 class PredictedCase:
-    """One mask: its file, the hash of the image's bytes, and what the case was to the model."""
+    """One mask: its file, the hash of the image's bytes, and what the case was to the model.
+
+    `probabilities` is the file of its probability maps, where they were asked for.
+    """
 
     file: str
     image_hash: str
     role: Role
+    probabilities: str | None = None
 
 
 @settings
@@ -60,6 +66,7 @@ def predict(
     only: Collection[str] | None = None,
     options: ScanOptions | None = None,
     device: str = "auto",
+    probabilities: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Predictions:
     """Writes a mask for every volume of `data`, in the volume's own geometry and format.
@@ -73,6 +80,8 @@ def predict(
         only: ids of the cases to predict; all when None.
         options: spacing for files that tell none.
         device: "auto", "cpu" or "cuda".
+        probabilities: also write what the masks were chosen from, a channel a class (with the background,
+            unless classes may overlap), as `<case>_probabilities` beside each.
         progress: called with (cases done, cases in all).
 
     Raises:
@@ -82,15 +91,20 @@ def predict(
     predictor = Predictor(network=checkpoint.network().to(choose_device(device)), plan=checkpoint.info.plan)
     cases = _chosen(find_images(data, checkpoint.info.plan.preprocessing.channels), only, data)
     _check_place(out, Path(data))
+    if probabilities:
+        _refuse_names_of_maps(cases, out)
     manifest = _manifest(out, checkpoint)
     done = dict(manifest.cases)
     written, kept, problems = [], [], []
     for count, case in enumerate(cases, start=1):
         try:
-            if _is_done(done.get(case.id), case, out):
+            before = done.get(case.id)
+            if _is_done(before, case, out, probabilities=probabilities):
                 kept.append(case.id)
             else:
-                done[case.id] = _predict_case(predictor, checkpoint, case, out, options)
+                # where maps lie already they follow the mask, or they would be of another image
+                maps = probabilities or (before is not None and before.probabilities is not None)
+                done[case.id] = _predict_case(predictor, checkpoint, case, out, options, maps=maps)
                 written.append(case.id)
                 _write_manifest(out, manifest, done)
         except UserError as error:
@@ -128,6 +142,29 @@ def _check_place(out: Path, data: Path) -> None:
             rule="Masks lie elsewhere, or the next scan would take them for images",
             remedy="Choose another --out",
         )
+
+
+def _refuse_names_of_maps(cases: list[Case], out: Path) -> None:
+    made = read_manifest(out)
+    names = {case.id for case in cases} | (made.cases.keys() if made else set())
+    for case in cases:
+        if case.id + PROBABILITIES in names:
+            raise DatasetError(
+                case.image,
+                found=f"another volume is called '{case.id}{PROBABILITIES}'",
+                rule="So is the file of its probabilities",
+                remedy="Rename one of the volumes, or predict without probabilities",
+            )
+
+
+def masks_in(folder: Path) -> dict[str, Path]:
+    """Masks by case id in a folder; probability maps beside them are none. Raises DatasetError."""
+    found, manifest = find_labels(folder), read_manifest(folder)
+    if manifest is None:
+        return found
+    # by name, as a prediction killed within a case leaves maps that its manifest lacks
+    maps = {case + PROBABILITIES for case in found} - manifest.cases.keys()
+    return {case: path for case, path in found.items() if case not in maps}
 
 
 def _chosen(cases: list[Case], only: Collection[str] | None, data: object) -> list[Case]:
@@ -170,21 +207,32 @@ def _manifest(out: Path, checkpoint: Checkpoint) -> Manifest:
     return fresh
 
 
-def _is_done(before: PredictedCase | None, case: Case, out: Path) -> bool:
-    return before is not None and (out / before.file).is_file() and before.image_hash == file_hash(case.image)
+def _is_done(before: PredictedCase | None, case: Case, out: Path, *, probabilities: bool) -> bool:
+    if before is None or not (out / before.file).is_file():
+        return False
+    if probabilities and (before.probabilities is None or not (out / before.probabilities).is_file()):
+        return False
+    return before.image_hash == files_hash(case.images)
 
 
 def _predict_case(
-    predictor: Predictor, checkpoint: Checkpoint, case: Case, out: Path, options: ScanOptions
+    predictor: Predictor,
+    checkpoint: Checkpoint,
+    case: Case,
+    out: Path,
+    options: ScanOptions,
+    *,
+    maps: bool,
 ) -> PredictedCase:
     volume = read_image(case, options)
-    path = out / f"{case.id}{mask_suffix(volume.source)}"
-    predictor.write_mask(volume, case.image, path)
-    hashed = content_hash(volume.array)
+    suffix = mask_suffix(volume.source)
+    mask, probabilities = f"{case.id}{suffix}", f"{case.id}{PROBABILITIES}{suffix}" if maps else None
+    predictor.write_mask(volume, case.image, out / mask, out / probabilities if probabilities else None)
     return PredictedCase(
-        file=path.relative_to(out).as_posix(),
-        image_hash=file_hash(case.image),
-        role=_role(checkpoint.info, hashed),
+        file=mask,
+        image_hash=files_hash(case.images),
+        role=_role(checkpoint.info, content_hash(volume.array)),
+        probabilities=probabilities,
     )
 
 

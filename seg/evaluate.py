@@ -1,18 +1,19 @@
 """Scoring a folder of masks against a folder of labels."""
 
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ..data.dataset import DatasetError, find_labels
 from ..data.errors import UserError
-from ..data.formats.files import read_volume
-from ..data.labels import LabelKind, LabelTable, label_map
+from ..data.labels import LabelKind, LabelTable
 from ..data.problems import Problem
 from ..data.settings import settings
 from ..data.volume import Triple, Volume
-from .batch_predict import Manifest, read_manifest
+from .batch_predict import Manifest, masks_in, read_manifest
+from .label_files import LabelFile, read_label
 from .metrics import dice, hd95, iou
 
 METRICS = ("dice", "iou", "hd95")
@@ -24,6 +25,7 @@ _MANY_UNKNOWN = 16
 class CaseScore:
     """Scores of one class (by its label value) in one case; None where a score has no meaning.
 
+    Where classes overlap, `value` is the number of the class from 1: channel 0 is class 1.
     `role` is what the case was to the model: "unseen", "training", "validation" or "pretraining"; "unknown"
     for masks of another program, "unlisted" for a mask that a killed prediction left beside its manifest.
     """
@@ -68,11 +70,33 @@ class Evaluation:
         return float(np.mean(defined)) if defined else None
 
 
+@dataclass(frozen=True, kw_only=True)
+class LabelMeaning:
+    """What the values of masks and labels mean; `table` is the model's own, None for another program's."""
+
+    kind: LabelKind
+    ignore: int | None
+    table: LabelTable | None
+
+    @property
+    def known(self) -> set[int]:
+        """The values of the model's classes: those of the files, or numbers where files have no such."""
+        if self.table is None:
+            return set()
+        return set(self.table.values[1:] if self.kind == "classes" else range(1, self.table.classes))
+
+    @property
+    def no_class(self) -> set[int]:
+        """The value that stands for no class, where files tell classes by values."""
+        return {self.ignore} if self.kind == "classes" and self.ignore is not None else set()
+
+
 def evaluate(
     predictions: str | Path,
     labels: str | Path,
     *,
     label_kind: LabelKind | None = None,
+    ignore: int | None = None,
     only: Collection[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
@@ -82,9 +106,13 @@ def evaluate(
     program the values are those of the labels, and the kind is `label_kind` ("classes" when None). With
     `only`, other cases are passed over.
 
+    Voxels whose label is `ignore` (when None, the value that the masks' own manifest tells) were annotated by
+    nobody: they are left out of both masks, and a class that neither then has is scored None. Surfaces for
+    HD95 are those of what is left: at the border of what is annotated both masks end alike.
+
     Raises DatasetError when no case has both a mask and a label.
     """
-    masks = find_labels(predictions)
+    masks = masks_in(Path(predictions))
     truths = find_labels(labels, masks)
     if only is not None:
         masks = {case: path for case, path in masks.items() if case in only}
@@ -98,14 +126,13 @@ def evaluate(
             remedy="Check the two folders",
         )
     manifest = read_manifest(Path(predictions))
-    kind = label_kind or (manifest.labels.kind if manifest else "classes")
-    table = manifest.labels if manifest and manifest.labels.kind == kind else None
+    meaning = _meaning(manifest, label_kind, ignore)
     scores: list[CaseScore] = []
     problems: list[Problem] = []
     units = set()
     for done, case in enumerate(both, start=1):
         try:
-            found, unit = _score_case(case, masks[case], truths[case], table, kind, _role(manifest, case))
+            found, unit = _score_case(case, _role(manifest, case), masks[case], truths[case], meaning)
             scores += found
             units.add(unit)
         except UserError as error:
@@ -130,41 +157,69 @@ def _role(manifest: Manifest | None, case: str) -> str:
     return manifest.cases[case].role if case in manifest.cases else "unlisted"
 
 
+def _meaning(manifest: Manifest | None, kind: LabelKind | None, ignore: int | None) -> LabelMeaning:
+    """What the values of masks and labels mean: as told, else as the masks' manifest says."""
+    table = manifest.labels if manifest else LabelTable()
+    kind = kind or table.kind
+    return LabelMeaning(
+        kind=kind,
+        ignore=table.ignore if ignore is None else ignore,
+        table=table if manifest and table.kind == kind else None,
+    )
+
+
 def _score_case(
-    case: str, mask: Path, truth: Path, table: LabelTable | None, kind: LabelKind, role: str
+    case: str, role: str, mask: Path, truth: Path, meaning: LabelMeaning
 ) -> tuple[list[CaseScore], str]:
-    of_mask, of_truth = read_volume(mask), read_volume(truth)
-    if of_mask.shape != of_truth.shape:
+    background = meaning.table.background if meaning.table else 0
+    predicted = read_label(mask, meaning.kind)
+    true = read_label(truth, meaning.kind, meaning.ignore, background=background)
+    _check_shapes(predicted, true, mask, truth)
+    _refuse_images(true, meaning.table, truth)
+    spacing, unit = _spacing(true.volume, predicted.volume)
+    # values that the model does not know count too: they are classes it misses
+    values = sorted((meaning.known | predicted.classes | true.classes) - meaning.no_class)
+    predicted = predicted.within(true.annotated)
+    return [_score(case, role, value, predicted, true, spacing) for value in values], unit
+
+
+def _check_shapes(predicted: LabelFile, true: LabelFile, mask: Path, truth: Path) -> None:
+    if predicted.volume.shape != true.volume.shape:
         raise UserError(
             mask,
-            found=f"shape {of_mask.shape}, but {of_truth.shape} in {truth}",
+            found=f"shape {predicted.volume.shape}, but {true.volume.shape} in {truth}",
             rule="A mask has the shape (z, y, x) of its label",
             remedy="Predict on the image that the label was drawn on",
         )
-    predicted, true = label_map(of_mask, mask), label_map(of_truth, truth)
-    if kind == "instances":
-        predicted, true = predicted > 0, true > 0
-    # values that the model does not know count too: they are classes it misses
-    known = table.values[1:] if table else ()
-    unknown = np.setdiff1d(true, table.values) if table and kind == "classes" else np.array([])
+    if predicted.values.shape != true.values.shape:
+        raise UserError(
+            mask,
+            found=f"{len(predicted.values)} channels, but {len(true.values)} in {truth}",
+            rule="Where classes overlap, mask and label have a channel for each, in the same order",
+            remedy="Save both with a channel for each class",
+        )
+
+
+def _refuse_images(true: LabelFile, table: LabelTable | None, truth: Path) -> None:
+    if table is None or table.kind != "classes":
+        return
+    unknown = true.classes - set(table.values)
     if len(unknown) > _MANY_UNKNOWN:
         raise UserError(
             truth,
             found=f"{len(unknown)} values that the model does not know",
-            rule=f"A label has the values {table.values if table else ''}",
+            rule=f"A label has the values {table.values}",
             remedy="Give the folder of the labels: these look like images",
         )
-    values = sorted({*known, *(int(v) for v in np.union1d(predicted, true) if v > 0)})
-    spacing, unit = _spacing(of_truth, of_mask)
-    scores = []
-    for value in values:
-        a, b = predicted == value, true == value
-        scores.append(
-            CaseScore(
-                case=case, role=role, value=value, dice=dice(a, b), iou=iou(a, b), hd95=hd95(a, b, spacing)
-            )
-        )
-    return scores, unit
+
+
+def _score(
+    case: str, role: str, value: int, predicted: LabelFile, true: LabelFile, spacing: Triple
+) -> CaseScore:
+    a, b = predicted.voxels_of(value), true.voxels_of(value)
+    return CaseScore(
+        case=case, role=role, value=value, dice=dice(a, b), iou=iou(a, b), hd95=hd95(a, b, spacing)
+    )
 
 
 def _spacing(*volumes: Volume) -> tuple[Triple, str]:

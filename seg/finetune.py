@@ -9,6 +9,7 @@ from torch import nn
 
 from ..data.errors import UserError
 from ..data.hashing import settings_hash
+from ..data.labels import IGNORED, LabelKind, LabelTable
 from ..data.loader import PatchBatch, PatchConfig, PatchSampler
 from ..data.plan import Plan
 from ..data.settings import checked, settings
@@ -17,12 +18,12 @@ from ..data.store import Store
 from . import run
 from .checkpoint import Checkpoint, CheckpointInfo, load
 from .engine.loop import Observer, StepResult, train
-from .losses import dice_cross_entropy
+from .losses import dice_cross_entropy, overlapping_dice_cross_entropy
 from .metrics import dice
 from .model_card import write_card
 from .networks.registry import architecture_for, build
 from .networks.unet import UNet
-from .predict import Predictor
+from .predict import Predictor, kind_of
 from .training import TrainingConfig, choose_device, estimate, planned, resolved_training, with_flips
 from .transfer import Choice, transfer
 
@@ -48,13 +49,14 @@ class Finetuned:
 class Supervised(nn.Module):
     """The task of segmenting labelled patches."""
 
-    def __init__(self, network: UNet) -> None:
+    def __init__(self, network: UNet, kind: LabelKind = "classes") -> None:
         super().__init__()
         self.network = network
+        self.loss = overlapping_dice_cross_entropy if kind == "overlapping" else dice_cross_entropy
 
     def forward(self, batch: PatchBatch, step: int) -> StepResult:  # noqa: ARG002 (every task gets it)
         """Dice and cross-entropy of the network on a batch."""
-        loss, logs = dice_cross_entropy(self.network(batch.images), batch.labels)
+        loss, logs = self.loss(self.network(batch.images), batch.labels)
         return StepResult(loss=loss, logs=logs)
 
 
@@ -88,6 +90,7 @@ def finetune(
     config = resolved_config(config or FinetuneConfig(), plan)
     _check_cases(store, split)
     _check_unseen(store, split, pretrained)
+    store.check([*split.train, *split.validation])
     ids = {"train": list(split.train), "validation": list(split.validation), "test": list(split.test)}
     info = CheckpointInfo(
         architecture=architecture_for(plan),
@@ -115,7 +118,7 @@ def finetune(
         run.start(out, config, plan, ids, report)
     if report is not None:
         say("\n".join(report.lines()))
-    task = Supervised(network.to(choose_device(config.device)))
+    task = Supervised(network.to(choose_device(config.device)), kind_of(plan))
     sampler = PatchSampler(
         store, split.train, plan.training.patch, plan.training.batch, config.patches, config.seed
     )
@@ -145,17 +148,18 @@ class Validator:
     """Dice on whole validation volumes, in the store's geometry; "score" is the mean over classes."""
 
     def __init__(self, store: Store, cases: tuple[str, ...], plan: Plan, network: UNet) -> None:
-        self.store, self.cases, self.classes = store, cases, architecture_for(plan).classes
+        self.store, self.cases, self.table = store, cases, plan.labels or LabelTable()
         self.predictor = Predictor(network=network, plan=plan)
 
     def __call__(self) -> dict[str, float]:
-        """Mean Dice per class over the cases where it is defined."""
-        found: dict[int, list[float]] = {c: [] for c in range(1, self.classes)}
+        """Mean Dice per class over the cases where it is defined, each over its annotated voxels."""
+        found: dict[int, list[float]] = {c: [] for c in range(1, self.table.classes)}
         for case in self.cases:
-            predicted = self.predictor.classes(self.store.image(case)[:])
             true = self.store.label(case)[:]
+            predicted = self.predictor.classes(self.store.image(case)[:])
+            predicted[true == IGNORED] = 0
             for c, values in found.items():
-                score = dice(predicted == c, true == c)
+                score = dice(self.table.members(predicted, c), self.table.members(true, c))
                 values += [score] if score is not None else []
         means = {f"dice/{c}": sum(v) / len(v) for c, v in found.items() if v}
         return {"score": sum(means.values()) / len(means), **means} if means else {}

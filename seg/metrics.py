@@ -1,5 +1,8 @@
 """Overlap and distance between a predicted and a true mask.
 
+Where a volume is annotated in part, both masks are cut to that part before they come here. Their surfaces
+are then those of the cut masks: where a structure runs on beyond what is annotated, both end at its border.
+
 A score without meaning is None, never 0 or 1: Dice and IoU of a class that neither mask has, and HD95 of
 one that either lacks.
 """

@@ -81,13 +81,13 @@ def transfer(
     """Loads what fits of a checkpoint into `network` and tells what became of every tensor.
 
     "encoder", "decoder" or "both" choose what is loaded. The output is loaded with "both" where the
-    checkpoint was trained on the same label values; otherwise its classes mean something else.
+    checkpoint was trained on the same kind and values of labels; otherwise its classes mean something else.
 
     Raises TransferError when the preprocessing differs, or when less than 99 % of the chosen parts fit.
     """
     check_preprocessing(checkpoint, plan)
     wanted = ("encoder", "decoder") if choice == "both" else (choice,)
-    same_classes = choice == "both" and plan.labels is not None and checkpoint.info.plan.labels == plan.labels
+    same_classes = choice == "both" and _same_classes(checkpoint.info.plan, plan)
     state = network.state_dict()
     tensors = []
     for name, own in state.items():
@@ -124,6 +124,10 @@ def transfer(
             )
     network.load_state_dict(state, strict=True)
     return report
+
+
+def _same_classes(theirs: Plan, ours: Plan) -> bool:
+    return theirs.labels is not None and ours.labels is not None and theirs.labels.same_classes(ours.labels)
 
 
 def _within(name: str, blocks: tuple[str, ...]) -> bool:

@@ -82,6 +82,7 @@ def pretrain(
     plan = planned(store.plan, checked(config, "configuration"))
     config = resolved_config(config, plan, registered)
     _check_cases(store, cases, held_out)
+    store.check(cases, labels=False)
     method = assemble(registered, plan, config)
     sampler = ViewSampler(
         store,

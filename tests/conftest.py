@@ -7,10 +7,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 from fewvox.data.formats import tiff
-from fewvox.data.plan import make_plan
+from fewvox.data.labels import IGNORED, LabelTable
+from fewvox.data.plan import Plan, Preprocessing, Training, make_plan
 from fewvox.data.prepare import prepare
 from fewvox.data.scan import scan
-from fewvox.data.store import Store
+from fewvox.data.settings import write_yaml
+from fewvox.data.store import PLAN_FILE, Store, StoredCase, case_folder, write_array, write_index
 from hypothesis import settings
 
 # how long an example takes says more about the machine than about the code
@@ -84,3 +86,57 @@ def tiny_store(tmp_path_factory, nifti_folder) -> Store:
     folder = tmp_path_factory.mktemp("tiny")
     scanned = scan(nifti_folder(folder / "source", 10))
     return prepare(scanned, make_plan(scanned.fingerprint, budget="cpu"), folder / "store")
+
+
+def written_store(folder: Path, table: LabelTable, cases: dict[str, tuple[np.ndarray, np.ndarray]]) -> Store:
+    """A store written by hand of images (Z, Y, X), in float16, and class numbers as the store holds them."""
+    preprocessing = Preprocessing(
+        unit="um",
+        spacing=(1.0, 1.0, 1.0),
+        orientation="stored",
+        channels=("channel0",),
+        normalisation=("zscore",),
+    )
+    training = Training(patch=(4, 8, 8), strides=((1, 2, 2),), width=4)
+    plan = Plan(preprocessing=preprocessing, labels=table, training=training)
+    stored = []
+    for name, (image, numbers) in cases.items():
+        case_folder(folder, name).mkdir(parents=True)
+        write_array(case_folder(folder, name) / "image_0.b2nd", image[None].astype(np.float16))
+        write_array(case_folder(folder, name) / "label_0.b2nd", numbers)
+        positions = annotated_positions(table, numbers)
+        np.savez(case_folder(folder, name) / "foreground.npz", **{str(c): p for c, p in positions.items()})
+        stored.append(
+            StoredCase(
+                id=name,
+                subject=name,
+                shape=image.shape,
+                levels=((1, 1, 1),),
+                labelled=True,
+                source_shape=image.shape,
+                source_spacing=(1.0, 1.0, 1.0),
+                source_unit="um",
+                image_hash=name,
+                label_hash=name,
+                content_hash=name,
+                foreground_voxels={c: len(p) for c, p in positions.items() if c > 0},
+            )
+        )
+    write_yaml(folder / PLAN_FILE, plan, "")
+    write_index(folder, plan, stored)
+    return Store.open(folder)
+
+
+def annotated_positions(table: LabelTable, numbers: np.ndarray) -> dict[int, np.ndarray]:
+    """Positions of each class; those of the background, as class 0, where some voxels are `IGNORED`."""
+    found = {c: np.argwhere(table.members(numbers, c)) for c in range(1, table.classes)}
+    if (numbers == IGNORED).any():
+        background = (numbers == 0).reshape(-1, *numbers.shape[-3:]).all(axis=0)
+        found[0] = np.argwhere(background)
+    return found
+
+
+@pytest.fixture(scope="session")
+def write_store() -> Callable[..., Store]:
+    """`written_store`, for stores of labels that are partial or overlap."""
+    return written_store

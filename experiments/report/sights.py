@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...data.dataset import find_labels
-from ...data.formats.files import read_volume
-from ...data.labels import label_map
+from ...data.labels import LabelTable
+from ...data.reading import read_image
 from ...seg.checkpoint import Checkpoint, load
+from ...seg.label_files import read_label
 from ...seg.networks.registry import build
 from ...ssl.embeddings import embed
 from ..comparison import Cell
@@ -61,14 +62,14 @@ def _chosen(dice: dict[str, float], count: int) -> list[str]:
 def _segmented(bench: "Bench", cell: Cell, case: str, dice: float) -> Segmented:
     image = read_image(bench.test_images[case], bench.options)
     folder = bench.foreign(cell) or bench.folder("masks", cell)
-    true, predicted = (
-        label_map(read_volume(path), path) for path in (bench.truths[case], find_labels(folder)[case])
-    )
+    table = bench.store.plan.labels or LabelTable()
+    true = read_label(bench.truths[case], table.kind, table.ignore, background=table.background)
+    predicted = read_label(find_labels(folder)[case], table.kind)
     return Segmented(
         title=f"{cell.arm}, Dice {dice:.2f}",
         image=image.array[0],
-        true=true,
-        predicted=predicted,
+        true=true.values,
+        predicted=predicted.values,
         spacing=image.spacing or (1.0, 1.0, 1.0),
     )
 

@@ -16,7 +16,10 @@ NETWORKS = {"unet": UNet}
 
 @settings
 class Architecture:
-    """All that a network is built from; stands in every checkpoint."""
+    """All that a network is built from; stands in every checkpoint.
+
+    `classes` is the number of output channels: without the background where classes may overlap.
+    """
 
     name: Literal["unet"] = "unet"
     in_channels: Annotated[int, Field(ge=1)]
@@ -35,7 +38,7 @@ def architecture_for(plan: Plan, name: str = "unet") -> Architecture:
         )
     return Architecture(
         in_channels=len(plan.preprocessing.channels),
-        classes=plan.labels.classes if plan.labels else 1,
+        classes=plan.labels.outputs if plan.labels else 1,
         topology=topology(plan.training),
     )
 

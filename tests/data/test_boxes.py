@@ -9,12 +9,18 @@ from hypothesis import strategies as st
 extents = st.tuples(*[st.integers(1, 6)] * 3)
 
 
-@given(extents, extents, st.tuples(*[st.integers(-9, 9)] * 3), st.sampled_from([(), (2,)]))
-def test_a_box_is_what_a_padded_volume_has_there(shape, size, start, lead):
+@given(
+    extents,
+    extents,
+    st.tuples(*[st.integers(-9, 9)] * 3),
+    st.sampled_from([(), (2,)]),
+    st.sampled_from([0, -1]),
+)
+def test_a_box_is_what_a_padded_volume_has_there(shape, size, start, lead, outside):
     array = np.arange(1, 1 + np.prod((*lead, *shape))).reshape(*lead, *shape)
-    padded = np.pad(array, [(0, 0)] * len(lead) + [(20, 20)] * 3)
+    padded = np.pad(array, [(0, 0)] * len(lead) + [(20, 20)] * 3, constant_values=outside)
     window = tuple(slice(20 + a, 20 + a + n) for a, n in zip(start, size, strict=True))
-    out = read_box(array, np.array(start), size)
+    out = read_box(array, np.array(start), size, outside)
     np.testing.assert_array_equal(out, padded[(..., *window)])
     assert out.dtype == array.dtype
 

@@ -10,9 +10,14 @@ from fewvox.data.errors import UserError
 
 def test_a_claim_stands_while_the_block_runs_and_goes_whatever_happens(tmp_path):
     folder = tmp_path / "new" / "out"
-    with pytest.raises(KeyboardInterrupt), claimed(folder, "works"):
-        assert claim_file(folder).read_text().split()[0] == str(os.getpid())
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with claimed(folder, "works"):
+            assert claim_file(folder).read_text().split()[0] == str(os.getpid())
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert list(folder.parent.iterdir()) == []
 
 

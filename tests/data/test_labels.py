@@ -1,9 +1,11 @@
 """Label maps are whole numbers, and come back as the values they went in as."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from fewvox.data.errors import UserError
-from fewvox.data.labels import LabelTable, count_values, label_map
+from fewvox.data.labels import IGNORED, LabelTable, count_values, label_map
 from fewvox.data.settings import SettingsError, parse
 from fewvox.data.volume import Volume
 from hypothesis import given
@@ -48,6 +50,50 @@ def test_more_than_128_classes_and_wide_values_get_wider_types():
 def test_instances_all_become_class_one():
     table = LabelTable(kind="instances", values=(0, 1))
     np.testing.assert_array_equal(table.encode(np.array([0, 1, 2, 70000])), [0, 1, 1, 1])
+
+
+@pytest.mark.parametrize("ignore", [-1, 9, 255])
+def test_what_nobody_annotated_becomes_minus_one_and_nothing_else_does(ignore):
+    table = LabelTable(values=(0, 7, 200), ignore=ignore)
+    numbers = table.encode(np.array([0, ignore, 7, 200, ignore]))
+    assert numbers.dtype == np.int8
+    assert numbers.tolist() == [0, IGNORED, 1, 2, IGNORED]
+
+
+def test_unannotated_voxels_of_instances_are_none_of_the_objects():
+    table = LabelTable(kind="instances", ignore=5)
+    assert table.encode(np.array([0, 1, 5, 70000])).tolist() == [0, 1, IGNORED, 1]
+
+
+def test_overlapping_classes_are_channels_and_a_voxel_left_open_in_one_is_open_in_all():
+    table = LabelTable(kind="overlapping", values=(0, 1, 2), ignore=9)
+    numbers = table.encode(np.array([[0, 255, 255, 9], [0, 0, 1, 1]])[:, None, None])
+    assert (table.outputs, numbers.dtype) == (2, np.int8)
+    assert numbers[:, 0, 0].tolist() == [[0, 1, 1, IGNORED], [0, 0, 1, IGNORED]]
+    for c, voxels in ((1, [False, True, True, False]), (2, [False, False, True, False])):
+        assert table.members(numbers, c)[0, 0].tolist() == voxels
+
+
+def test_overlapping_classes_come_back_as_masks():
+    table = LabelTable(kind="overlapping", values=(0, 1, 2))
+    masks = np.array([[0, 1, 1], [0, 0, 1]], np.uint8)[:, None, None]
+    decoded = table.decode(masks)
+    np.testing.assert_array_equal(decoded, masks)
+    assert decoded.dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    ("other", "same"),
+    [
+        ({"ignore": 255}, True),
+        ({"ignore": 255, "values": (0, 2)}, False),
+        ({"kind": "instances"}, False),
+        ({"kind": "overlapping"}, False),
+    ],
+)
+def test_the_unannotated_value_does_not_make_classes_others(other, same):
+    table = LabelTable(values=(0, 1))
+    assert table.same_classes(replace(table, **other)) == same
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int16, np.uint16, np.int64, bool])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from fewvox.data.augment.spatial import SpatialConfig
+from fewvox.data.labels import IGNORED, LabelTable
 from fewvox.data.loader import PatchBatch, PatchConfig, PatchSampler
 from hypothesis import given
 from hypothesis import settings as limits
@@ -141,3 +142,117 @@ def test_image_and_label_are_of_one_place(sampler):
 def test_a_sampler_without_cases_is_refused(sampler):
     with pytest.raises(ValueError, match="at least one case"):
         sampler(cases=())
+
+
+SHAPE = (9, 12, 10)
+PARTIAL = LabelTable(values=(0, 1, 2), ignore=255)
+OVERLAPPING = LabelTable(kind="overlapping", values=(0, 1, 2), ignore=255)
+# turns a patch far out of the box that is read for it
+FAR = SpatialConfig(rotation_probability=1, rotation_degrees=180, scale_probability=1, flip_probability=0)
+
+
+def two_slices() -> np.ndarray:
+    """Class numbers with annotation in the first slice and in a middle one; class 2 is in the first alone."""
+    numbers = np.full(SHAPE, IGNORED, np.int8)
+    numbers[[0, 5]] = 0
+    numbers[0, :4, :4] = 2
+    numbers[5, 4:8, 3:7] = 1
+    return numbers
+
+
+def numbered(numbers: np.ndarray) -> np.ndarray:
+    """An image that tells its label and is nowhere 0; each channel has a decimal of its own."""
+    channels = numbers.reshape(-1, *numbers.shape[-3:]).astype(np.float32) + 2
+    return np.sum([channel * 10.0 ** (1 + n) for n, channel in enumerate(channels)], axis=0)
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory, write_store):
+    """Stores of one case, annotated in part: with background, without, nowhere, or of overlapping classes."""
+    slices, nowhere = two_slices(), np.full(SHAPE, IGNORED, np.int8)
+    alone = np.where(slices > 0, slices, IGNORED).astype(np.int8)
+    overlapping = np.stack([slices > 0, slices == 1]).astype(np.int8)
+    overlapping[:, slices == IGNORED] = IGNORED
+    folder = tmp_path_factory.mktemp("partial")
+    labels = {"slices": slices, "alone": alone, "nowhere": nowhere, "overlapping": overlapping}
+    return {
+        name: write_store(
+            folder / name,
+            OVERLAPPING if name == "overlapping" else PARTIAL,
+            {"a": (numbered(numbers), numbers)},
+        )
+        for name, numbers in labels.items()
+    }
+
+
+def drawn(store, *, steps=8, patch=(4, 6, 4), batch=2, **config) -> PatchBatch:
+    """The items of the first steps in one batch."""
+    made = PatchSampler(store, ("a",), patch, batch, PatchConfig(**config), 0)
+    batches = [made.batch(step) for step in range(steps)]
+    images, labels = (torch.cat([getattr(b, name) for b in batches]) for name in ("images", "labels"))
+    return PatchBatch(images=images, labels=labels, cases=("a",) * len(images))
+
+
+@pytest.mark.parametrize(("share", "middles"), [(1.0, {1, 2}), (0.5, {0, 1, 2}), (0.0, {0})])
+def test_every_patch_of_a_partial_annotation_has_an_annotated_voxel_in_its_middle(stores, share, middles):
+    labels = drawn(stores["slices"], foreground_share=share, **PLAIN).labels
+    found = labels[:, 2, 3, 2].tolist()
+    assert set(found) == middles
+    assert sum(value > 0 for value in found) == share * len(found)
+
+
+def test_without_annotated_background_every_patch_is_centred_on_foreground(stores):
+    labels = drawn(stores["alone"], foreground_share=0.0, **PLAIN).labels
+    assert set(labels[:, 2, 3, 2].tolist()) == {1, 2}
+
+
+def test_a_case_that_nobody_annotated_gives_patches_without_any_class(stores):
+    batch = drawn(stores["nowhere"], spatial=TURNED, steps=2)
+    assert (batch.labels == IGNORED).all()
+    assert torch.isfinite(batch.images).all()
+
+
+@pytest.mark.parametrize("spatial", [None, TURNED, FAR])
+@pytest.mark.parametrize("name", ["slices", "overlapping"])
+def test_what_is_beyond_a_partial_annotation_s_border_is_unannotated(stores, name, spatial):
+    """Background there would outweigh the few slices that somebody annotated."""
+    batch = drawn(stores[name], patch=(8, 14, 12), spatial=spatial, intensity=None)
+    labels = batch.labels.view(len(batch.labels), -1, 8, 14, 12)
+    outside = batch.images == 0
+    assert outside.any()
+    assert (labels[outside.expand_as(labels)] == IGNORED).all()
+    assert (labels >= 0).flatten(1).any(dim=1).all()
+
+
+def test_what_is_beyond_the_border_of_a_whole_annotation_is_background(sampler):
+    assert sampler(patch=(20, 20, 20), spatial=TURNED).batch(0).labels.min() == 0
+
+
+@pytest.mark.parametrize("name", ["slices", "overlapping"])
+def test_labels_follow_their_image_through_every_turn(stores, name):
+    """The image tells the label: flips and turns by no degree keep both exactly."""
+    flips = SpatialConfig(
+        rotation_probability=1, rotation_degrees=0, scale_probability=0, flip_probability=0.5
+    )
+    batch = drawn(stores[name], spatial=flips, intensity=None)
+    labels = batch.labels.view(len(batch.labels), -1, 4, 6, 4).numpy()
+    told = np.stack([numbered(item) for item in labels])
+    inside = batch.images[:, 0].numpy() != 0
+    np.testing.assert_allclose(batch.images[:, 0].numpy()[inside], told[inside], rtol=1e-3)
+    assert set(np.unique(labels)) == {IGNORED, 0, 1} | ({2} if name == "slices" else set())
+
+
+def test_turned_labels_of_a_partial_annotation_are_those_of_its_voxels(stores):
+    """No value between two class numbers, nor between them and the unannotated, is ever made."""
+    for name, known in (("slices", {IGNORED, 0, 1, 2}), ("overlapping", {IGNORED, 0, 1})):
+        labels = drawn(stores[name], spatial=TURNED, steps=12).labels
+        assert labels.dtype == torch.int64
+        assert set(labels.unique().tolist()) == known
+
+
+def test_overlapping_classes_have_a_channel_each(stores):
+    batch = drawn(stores["overlapping"], foreground_share=1.0, steps=20, **PLAIN)
+    assert batch.labels.shape == (40, 2, 4, 6, 4)
+    middles = batch.labels[:, :, 2, 3, 2]
+    assert middles.amax(dim=1).eq(1).all()
+    assert middles.float().mean(dim=0).tolist() == [1, pytest.approx(0.75, abs=0.15)]

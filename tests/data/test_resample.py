@@ -107,10 +107,9 @@ def test_boxes_make_up_the_whole(data, shape, target, size, orders):
 def test_smoothing_and_interpolation_are_those_of_scipy():
     array = RNG.normal(size=(1, 40, 21, 33)).astype(np.float32)
     zoom = [15 / 40, 30 / 21, 20 / 33]
-    smooth = ndimage.gaussian_filter(
-        array[0].astype(np.float64), [max(0, (1 / z - 1) / 2) for z in zoom], mode="nearest"
-    )
-    expected = ndimage.zoom(smooth, zoom, order=1, mode="nearest", grid_mode=True)
+    sigma = [max(0, (1 / z - 1) / 2) for z in zoom]
+    smooth = ndimage.gaussian_filter(array[0].astype(np.float64), sigma, mode="nearest")
+    expected = np.asarray(ndimage.zoom(smooth, zoom, order=1, mode="nearest", grid_mode=True))
     np.testing.assert_allclose(resample(array, (15, 30, 20))[0], expected, atol=1e-5)
 
 

@@ -55,6 +55,14 @@ TRUE, OTHER = box(1, 4, 4, 12, 4, 12), box(1, 4, 9, 17, 9, 19)
 NOTHING = np.zeros(SHAPE, np.uint8)
 
 
+def test_overlapping_classes_are_outlined_each():
+    alone, more = (
+        drawn(outline_grid([[segmented(t, t * 0)]]), TRUE_COLOUR)
+        for t in (TRUE[None], np.stack([TRUE, OTHER]))
+    )
+    assert 1.5 * alone < more
+
+
 def test_truth_and_prediction_are_outlined_in_colours_of_their_own():
     png = outline_grid([[segmented(TRUE, OTHER)]])
     assert drawn(png, TRUE_COLOUR) > 50

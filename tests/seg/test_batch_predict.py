@@ -10,7 +10,7 @@ from fewvox.data.errors import UserError
 from fewvox.data.formats.files import read_volume
 from fewvox.data.hashing import content_hash
 from fewvox.seg import batch_predict
-from fewvox.seg.batch_predict import MANIFEST, predict, read_manifest
+from fewvox.seg.batch_predict import MANIFEST, masks_in, predict, read_manifest
 
 IDS = ("a", "b", "c", "deep/d", "e")
 
@@ -73,10 +73,10 @@ def test_a_changed_image_is_predicted_again(tmp_path, images, make_run, save_nif
 def test_a_prediction_that_was_killed_is_completed(tmp_path, images, make_run, monkeypatch):
     run, out, once = make_run(), tmp_path / "out", batch_predict._predict_case
 
-    def die_at_b(predictor, checkpoint, case, *rest):
+    def die_at_b(predictor, checkpoint, case, *rest, **asked):
         if case.id == "b":
             raise KeyboardInterrupt
-        return once(predictor, checkpoint, case, *rest)
+        return once(predictor, checkpoint, case, *rest, **asked)
 
     monkeypatch.setattr(batch_predict, "_predict_case", die_at_b)
     with pytest.raises(KeyboardInterrupt):
@@ -177,10 +177,10 @@ def test_masks_are_the_same_whichever_cases_came_before(tmp_path, images, make_r
 def test_a_mask_that_cannot_be_written_does_not_stop_the_others(tmp_path, images, make_run, monkeypatch):
     once = batch_predict.Predictor.write_mask
 
-    def fail_at_b(self, volume, where, out):
+    def fail_at_b(self, volume, where, out, maps):
         if out.name == "b.nii.gz":
             raise OSError("no space left on device")
-        once(self, volume, where, out)
+        once(self, volume, where, out, maps)
 
     monkeypatch.setattr(batch_predict.Predictor, "write_mask", fail_at_b)
     made = predict(make_run(), images, tmp_path / "out")
@@ -201,3 +201,77 @@ def test_a_damaged_manifest_is_told_by_name(tmp_path, images, make_run):
     (out / MANIFEST).write_text((out / MANIFEST).read_text()[:40])
     with pytest.raises(UserError, match=r"predictions\.json: not readable as JSON"):
         predict(run, images, out)
+
+
+def maps_of(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*_probabilities*"))
+
+
+def test_probabilities_are_written_beside_the_masks_and_recorded(tmp_path, images, make_run):
+    run, out = make_run(), tmp_path / "out"
+    predict(run, images, out, only=["a", "deep/d"], probabilities=True)
+    assert maps_of(out) == ["a_probabilities.nii.gz", "deep/d_probabilities.nii.gz"]
+    manifest = read_manifest(out)
+    assert manifest is not None
+    assert {case: made.probabilities for case, made in manifest.cases.items()} == {
+        "a": "a_probabilities.nii.gz",
+        "deep/d": "deep/d_probabilities.nii.gz",
+    }
+    assert sorted(masks_in(out)) == ["a", "deep/d"]
+    found = np.asarray(nib.load(out / "a_probabilities.nii.gz").dataobj)  # type: ignore[attr-defined]
+    chosen = np.asarray(nib.load(out / "a.nii.gz").dataobj)  # type: ignore[attr-defined]
+    assert (found.dtype, found.shape) == (np.float32, (5, 8, 9, 3))
+    np.testing.assert_array_equal(found.argmax(axis=-1), chosen)
+
+
+def test_masks_without_the_probabilities_that_are_asked_for_are_made_again(tmp_path, images, make_run):
+    run, out = make_run(), tmp_path / "out"
+    predict(run, images, out, only=["a", "b"])
+    assert maps_of(out) == []
+    assert predict(run, images, out, only=["a"], probabilities=True).written == ("a",)
+    assert predict(run, images, out, only=["a", "b"]).kept == ("a", "b")
+    (out / "a_probabilities.nii.gz").unlink()
+    assert predict(run, images, out, only=["a"]).kept == ("a",)
+    assert predict(run, images, out, only=["a"], probabilities=True).written == ("a",)
+
+
+def test_probabilities_never_stay_behind_from_another_image(tmp_path, images, make_run, save_nifti):
+    run, out = make_run(), tmp_path / "out"
+    predict(run, images, out, only=["a"], probabilities=True)
+    save_nifti(images / "a.nii.gz", np.random.default_rng(1).normal(size=(7, 8, 5)))
+    predict(run, images, out, only=["a"])
+    assert nib.load(out / "a_probabilities.nii.gz").shape == (5, 8, 7, 3)  # type: ignore[attr-defined]
+
+
+def test_probabilities_that_a_killed_prediction_left_are_no_masks(tmp_path, images, make_run, monkeypatch):
+    run, out = make_run(), tmp_path / "out"
+
+    def die(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(batch_predict, "content_hash", die)
+    with pytest.raises(KeyboardInterrupt):
+        predict(run, images, out, probabilities=True)
+    assert maps_of(out) == ["a_probabilities.nii.gz"]
+    assert sorted(masks_in(out)) == ["a"]
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_volumes_named_like_probabilities_of_others_are_refused(
+    tmp_path, images, make_run, save_nifti, before
+):
+    run, out = make_run(), tmp_path / "out"
+    save_nifti(images / "a_probabilities.nii.gz", np.random.default_rng(1).normal(size=(7, 8, 5)))
+    if before:
+        predict(run, images, out, only=["a_probabilities"])
+        assert sorted(masks_in(out)) == ["a_probabilities"]
+    with pytest.raises(DatasetError, match="another volume is called 'a_probabilities'"):
+        predict(run, images, out, only=["a"] if before else None, probabilities=True)
+    assert predict(run, images, out, only=["a", "a_probabilities"]).problems == ()
+    assert sorted(masks_in(out)) == ["a", "a_probabilities"]
+
+
+def test_volumes_named_so_of_another_program_are_masks(tmp_path, save_nifti):
+    save_nifti(tmp_path / "a.nii.gz", np.zeros((3, 3, 3), np.uint8))
+    save_nifti(tmp_path / "a_probabilities.nii.gz", np.zeros((3, 3, 3), np.uint8))
+    assert sorted(masks_in(tmp_path)) == ["a", "a_probabilities"]

@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 from fewvox.data.errors import UserError
+from fewvox.data.labels import LabelTable
 from fewvox.seg import checkpoint
 from fewvox.seg.checkpoint import CheckpointError
 from fewvox.seg.networks.registry import build
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 WEIGHTS = "weights.safetensors"
 DUMPS = {"pickle": lambda value, file: pickle.dump(value, file, protocol=2), "torch": torch.save}
@@ -59,6 +61,18 @@ def test_weights_description_and_state_come_back(tmp_path, make_info):
     again = loaded.network().state_dict()
     assert all(torch.equal(again[key], value) for key, value in network.state_dict().items())
     assert str(checkpoint.load_state(tmp_path)) == str(state)
+
+
+def test_a_checkpoint_from_before_voxels_could_be_unannotated_is_read(save):
+    file = save(7) / "checkpoints/step_000007" / WEIGHTS
+    tensors = load_file(file)
+    with safe_open(str(file), framework="pt") as opened:
+        described = json.loads(opened.metadata()["fewvox"])
+    assert described["plan"]["labels"].pop("ignore") is None
+    save_file(tensors, file, {"fewvox": json.dumps(described)})
+    found = checkpoint.load(file)
+    assert found.info.plan.labels == LabelTable(values=(0, 1, 2))
+    found.network()
 
 
 @pytest.mark.parametrize("inside", ["", "checkpoints/step_000007", f"checkpoints/step_000007/{WEIGHTS}"])

@@ -207,3 +207,119 @@ def test_a_wanted_case_without_a_mask_is_listed_and_without_any_it_is_refused(fo
         evaluate(masks, labels, only=("b",))
     with pytest.raises(DatasetError, match="none named"):
         evaluate(masks, labels, only=())
+
+
+def open_outside(label, *slices, value=255):
+    """The label with all but these slices unannotated."""
+    kept = np.isin(np.arange(len(label)), slices)[:, None, None]
+    return np.where(kept, label, value)
+
+
+def scores_of(found, case):
+    return {s.value: (s.dice, s.iou, s.hd95) for s in found.scores if s.case == case}
+
+
+def test_what_nobody_annotated_is_not_scored(folders):
+    """The mask is right where somebody looked, and wrong everywhere else."""
+    right = with_boxes((1, 0, 2), (2, 3, 5))
+    wrong = with_boxes((1, 0, 6))
+    wrong[3:5] = right[3:5]
+    masks, labels = folders(a=(wrong, open_outside(right, 0, 1, 3, 4)))
+    write_manifest(masks, {"a": "unseen"}, LabelTable(values=(0, 1, 2), ignore=255))
+    assert scores_of(evaluate(masks, labels), "a") == {1: (1, 1, 0), 2: (1, 1, 0)}
+
+
+@pytest.mark.parametrize(("value", "dtype"), [(255, np.uint8), (-1, np.int16), (3, np.float32)])
+def test_scores_are_those_of_the_annotated_part_alone(folders, value, dtype):
+    mask, label = with_boxes((1, 0, 3), (2, 4, 5)), with_boxes((1, 0, 2), (2, 4, 6))
+    masks, labels = folders(
+        whole=(mask, open_outside(label.astype(dtype), *range(5), value=value)),
+        cut=(open_outside(mask, *range(5), value=0), open_outside(label, *range(5), value=0)),
+    )
+    found = evaluate(masks, labels, ignore=value)
+    assert scores_of(found, "whole") == scores_of(found, "cut")
+    assert scores_of(found, "whole")[2][:2] == (1, 1)
+
+
+def test_the_told_value_stands_above_that_of_the_manifest(folders):
+    label = with_boxes((1, 0, 2))
+    masks, labels = folders(a=(label, open_outside(label, 0, value=9)))
+    write_manifest(masks, {"a": "unseen"}, LabelTable(values=(0, 1), ignore=255))
+    assert scores_of(evaluate(masks, labels, ignore=9), "a") == {1: (1, 1, 0)}
+    assert 9 in scores_of(evaluate(masks, labels), "a")
+
+
+def test_a_label_without_any_annotated_voxel_gives_no_score(folders):
+    both = with_boxes((1, 0, 2), (2, 3, 5))
+    masks, labels = folders(a=(both, np.full(SHAPE, 255, np.uint8)), b=(both, both))
+    write_manifest(masks, {"a": "unseen", "b": "unseen"}, LabelTable(values=(0, 1, 2), ignore=255))
+    found = evaluate(masks, labels)
+    assert scores_of(found, "a") == {1: (None, None, None), 2: (None, None, None)}
+    assert means(found) == {1: (1, 1, 1), 2: (1, 1, 1)}
+    (masks / MANIFEST).unlink()
+    assert scores_of(evaluate(masks, labels, ignore=255), "a") == scores_of(found, "a")
+
+
+def test_instances_are_scored_where_somebody_annotated(folders):
+    label = open_outside(with_boxes((17, 0, 2), (3, 2, 4)), 0, 1, 2, 3, 4, value=1)
+    masks, labels = folders(a=(with_boxes((1, 0, 6)), label))
+    write_manifest(masks, {"a": "unseen"}, LabelTable(kind="instances", ignore=1))
+    assert scores_of(evaluate(masks, labels), "a")[1][0] == pytest.approx(2 * 4 / (4 + 5))
+
+
+def overlapping(*boxes):
+    """A channel with 1 in the box of each class, (K, Z, Y, X)."""
+    return np.stack([with_boxes((1, first, last)) for first, last in boxes])
+
+
+@pytest.fixture
+def stacks(tmp_path, save_tiff):
+    """Writes masks and labels of overlapping classes; gives both folders."""
+
+    def write(**cases):
+        for case, pair in cases.items():
+            for folder, array in zip(("masks", "labels"), pair, strict=True):
+                save_tiff(tmp_path / folder / f"{case}.tif", array, (2.0, 1.0, 1.0), "um")
+        return tmp_path / "masks", tmp_path / "labels"
+
+    return write
+
+
+@pytest.mark.parametrize("manifest", [True, False])
+def test_overlapping_classes_are_scored_channel_by_channel(stacks, manifest):
+    masks, labels = stacks(a=(overlapping((0, 4), (2, 4)), 255 * overlapping((0, 4), (2, 6))))
+    if manifest:
+        write_manifest(masks, {"a": "unseen"}, LabelTable(kind="overlapping", values=(0, 1, 2)))
+    found = evaluate(masks, labels, label_kind=None if manifest else "overlapping")
+    assert {s.value: s.dice for s in found.scores} == {1: 1, 2: pytest.approx(2 / 3)}
+    assert ({s.value: s.hd95 for s in found.scores}[2], found.unit) == (pytest.approx(4), "um")
+
+
+def test_overlapping_classes_are_scored_where_every_channel_is_annotated(stacks):
+    label = overlapping((0, 4), (2, 6))
+    label[1, 4:] = 7
+    masks, labels = stacks(a=(overlapping((0, 6), (2, 4)), label))
+    write_manifest(masks, {"a": "unseen"}, LabelTable(kind="overlapping", values=(0, 1, 2), ignore=7))
+    assert scores_of(evaluate(masks, labels), "a") == {1: (1, 1, 0), 2: (1, 1, 0)}
+
+
+def test_an_unannotated_value_is_no_number_of_an_overlapping_class(stacks):
+    both = overlapping((0, 4), (2, 4))
+    masks, labels = stacks(a=(both, both))
+    write_manifest(masks, {"a": "unseen"}, LabelTable(kind="overlapping", values=(0, 1, 2), ignore=2))
+    assert set(scores_of(evaluate(masks, labels), "a")) == {1, 2}
+
+
+def test_another_number_of_channels_is_a_problem(stacks):
+    masks, labels = stacks(a=(overlapping((0, 4)), overlapping((0, 4), (2, 6))))
+    found = evaluate(masks, labels, label_kind="overlapping")
+    assert (found.scores, len(found.problems)) == ((), 1)
+    assert "1 channels, but 2 in" in found.problems[0].found
+
+
+def test_probability_maps_beside_masks_are_neither_scored_nor_missed(folders):
+    one = with_boxes((1, 0, 2))
+    masks, labels = folders(a=(one, one), a_probabilities=(np.full(SHAPE, 0.25, np.float32), None))
+    write_manifest(masks, {"a": "unseen"}, LabelTable(values=(0, 1)))
+    found = evaluate(masks, labels)
+    assert (found.without_label, found.problems, found.mean()) == ((), (), 1)

@@ -27,6 +27,28 @@ class Thresholds(nn.Module):
         return torch.cat([-sure, sure, *[torch.full_like(sure, -1e3)] * (self.classes - 2)], dim=1)
 
 
+class Levels(nn.Module):
+    """A network of overlapping classes: channel k is above a half where the image is above k."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.channels, self.weight = channels, nn.Parameter(torch.ones(1))
+
+    def forward(self, images):
+        return torch.cat([20 * (images[:, :1] - k) for k in range(self.channels)], dim=1)
+
+
+@pytest.fixture
+def make_overlapping(make_plan):
+    """A predictor of overlapping classes."""
+
+    def make(channels=2, **fields):
+        table = LabelTable(kind="overlapping", values=tuple(range(channels + 1)))
+        return Predictor(network=Levels(channels), plan=make_plan(labels=table, **fields))  # type: ignore[arg-type]
+
+    return make
+
+
 @pytest.fixture
 def make_predictor(make_plan):
     """A predictor with the identity labeller."""
@@ -192,3 +214,47 @@ def test_a_model_without_labels_makes_no_mask(tmp_path, make_plan):
     predictor = Predictor(network=Thresholds(), plan=make_plan(labels=None))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="label table"):
         predictor.mask(read_volume(source), source)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_overlapping_classes_are_a_stack_of_masks_in_the_source_s_format(
+    tmp_path, make_overlapping, channels
+):
+    image = np.random.default_rng(0).normal(size=(6, 9, 10)).astype(np.float32)
+    image = (image - image.mean()) / image.std()
+    tiff.write_new(tmp_path / "a.tif", image, (0.5, 0.2, 0.2), "um")
+    predictor = make_overlapping(channels, spacing=(0.5, 0.2, 0.2), unit="um", orientation="stored")
+    predictor.write_mask(read_volume(tmp_path / "a.tif"), "a", tmp_path / "m.tif")
+    found = read_volume(tmp_path / "m.tif")
+    assert (found.array.dtype, found.spacing, found.unit) == (np.uint8, (0.5, 0.2, 0.2), "um")
+    np.testing.assert_array_equal(found.array, np.stack([image > k for k in range(channels)]))
+
+
+def test_overlapping_classes_have_probabilities_of_their_own(make_overlapping):
+    image = np.random.default_rng(0).normal(size=(1, 5, 9, 8)).astype(np.float32)
+    found = make_overlapping(2).probabilities(image)
+    expected = [1 / (1 + np.exp(-20 * (image[0].astype(float) - k))) for k in range(2)]
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("target", [(1.0, 1.0, 1.0), (2.0, 1.6, 1.4)])
+@pytest.mark.parametrize("overlapping", [False, True])
+def test_probabilities_lie_on_the_volume_and_the_mask_is_chosen_from_them(
+    tmp_path, make_predictor, make_overlapping, overlapping, target
+):
+    mask = corner_shape()
+    source = save(
+        tmp_path / "a.nii.gz", np.where(mask, 900, 30).astype(np.int16), ORIENTATIONS[13], (1, 1, 1)
+    )
+    predictor = make_overlapping(2, spacing=target) if overlapping else make_predictor(spacing=target)
+    predictor.write_mask(
+        read_volume(source), source, tmp_path / "out/m.nii.gz", tmp_path / "out/m_probabilities.nii.gz"
+    )
+    maps, found = stored(tmp_path / "out/m_probabilities.nii.gz"), stored(tmp_path / "out/m.nii.gz")
+    assert (maps.dtype, maps.shape) == (np.float32, (*mask.shape, 2))
+    np.testing.assert_array_equal(found, maps > 0.5 if overlapping else maps.argmax(axis=-1))
+    if not overlapping:
+        np.testing.assert_allclose(maps.sum(axis=-1), 1, atol=1e-5)
+    written = nib.load(tmp_path / "out/m_probabilities.nii.gz")
+    np.testing.assert_array_equal(written.affine, nib.load(source).affine)  # type: ignore[attr-defined]
+    assert written.header.get_xyzt_units()[0] == "mm"  # type: ignore[attr-defined]

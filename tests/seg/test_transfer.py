@@ -52,6 +52,19 @@ def test_other_label_values_leave_the_output_fresh(load_run, make_plan, values):
     assert {t.reason for t in report.tensors if t.part == "output"} == {"its classes are others"}
 
 
+def test_another_value_for_unannotated_voxels_leaves_the_classes_what_they_are(load_run, make_plan):
+    plan = make_plan(labels=LabelTable(values=(0, 1, 2), ignore=255))
+    assert transfer(fresh(plan), load_run(), plan).share("output") == 1
+
+
+def test_overlapping_classes_do_not_take_the_output_of_others(load_run, make_plan):
+    """Three channels both, but other questions: background, 1 and 2, and 1, 2 and 3."""
+    plan = make_plan(labels=LabelTable(kind="overlapping", values=(0, 1, 2, 3)))
+    network = fresh(plan)
+    assert transfer(network, load_run(), plan).share("output") == 0
+    assert differing(network, plan) == {"encoder", "decoder"}
+
+
 @pytest.mark.parametrize("choice", ["encoder", "decoder"])
 def test_a_chosen_part_is_all_that_is_loaded(load_run, make_plan, choice):
     network = fresh(make_plan())

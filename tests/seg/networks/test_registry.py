@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from fewvox.data.errors import UserError
+from fewvox.data.labels import LabelTable
 from fewvox.data.settings import SettingsError, parse, plain
 from fewvox.seg.networks.registry import NETWORKS, Architecture, architecture_for, build
 
@@ -45,6 +46,11 @@ def test_the_plan_decides_channels_and_classes(make_plan):
     architecture = architecture_for(make_plan(channels=("a", "b", "c")))
     assert (architecture.in_channels, architecture.classes) == (3, 3)
     assert architecture != architecture_for(make_plan())
+
+
+def test_overlapping_classes_have_an_output_each_and_the_background_none(make_plan):
+    table = LabelTable(kind="overlapping", values=(0, 1, 2))
+    assert architecture_for(make_plan(labels=table)).classes == 2
 
 
 def test_a_plan_without_labels_gets_one_output_channel(make_plan):
