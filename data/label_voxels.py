@@ -73,7 +73,7 @@ class LabelVoxels:
 
 
 def label_voxels(
-    volume: OpenVolume, where: object, kind: LabelKind | None, ignore: int | None
+    volume: OpenVolume, where: object, kind: LabelKind | None = None, ignore: int | None = None
 ) -> LabelVoxels:
     """The label values of a file read as `volume`; raises UserError for a mask in colours."""
     channels = volume.array.shape[0]

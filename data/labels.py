@@ -31,11 +31,11 @@ class LabelTable:
 
     `values[i]` is the value that stands for class i in the user's files, `values[0]` = 0 the background, so
     that values with gaps (0, 255) train as 0, 1 and come back as they were. With `kind` "instances" each
-    object has a number of its own, and every number but `background` is class 1. With "overlapping" a label has a
-    channel for each class, and class i is channel i - 1; a voxel may be in several.
+    object has a number of its own, and every number but `background` is class 1. With "overlapping" a label
+    has a channel for each class, and class i is channel i - 1; a voxel may be in several.
 
-    `background` is the value that is no object in labels of kind "instances". `ignore` is the value of voxels
-    that nobody annotated; they are drawn, learned and scored nowhere.
+    `background` is the value that is no object in labels of kind "instances". `ignore` is the value of
+    voxels that nobody annotated; they are drawn, learned and scored nowhere.
     """
 
     kind: LabelKind = "classes"

@@ -30,7 +30,7 @@ from .formats.lazy import WHOLE_BYTES
 from .hashing import settings_hash
 from .plan import Plan
 from .preprocess import check_fits, target_shape
-from .reading import AS_FOUND, ScanOptions, class_numbers, files_hash, open_image
+from .reading import ScanOptions, class_numbers, files_hash, open_image
 from .resample import pyramid, resampled_shape
 from .scan import Scan
 from .settings import plain, read_json, write_yaml
@@ -55,7 +55,6 @@ def prepare(
     plan: Plan,
     out: str | Path,
     *,
-    options: ScanOptions = AS_FOUND,
     progress: Callable[[int, int], None] | None = None,
 ) -> Store:
     """Writes a store of all scanned cases and opens it; it appears whole or not at all.
@@ -74,7 +73,7 @@ def prepare(
             rule="Only a data set whose scan shows no error is prepared",
             remedy="Run `fewvox scan` on it and solve what it lists",
         )
-    works = _works(scanned, plan, options)
+    works = _works(scanned, plan)
     if out.exists():
         return _same_store(out, works)
     unfinished, needed = out.with_name(f".{out.name}.unfinished"), bytes_needed(scanned, plan)
@@ -114,9 +113,9 @@ class _Work:
         return settings_hash([told, region, self.plan.store_hash, choices, facts["spacing"], facts["unit"]])
 
 
-def _works(scanned: Scan, plan: Plan, options: ScanOptions) -> list[_Work]:
+def _works(scanned: Scan, plan: Plan) -> list[_Work]:
     facts = {f.id: f for f in scanned.fingerprint.cases}
-    return [_Work(case=c, facts=facts[c.id], plan=plan, options=options) for c in scanned.cases]
+    return [_Work(case=c, facts=facts[c.id], plan=plan, options=scanned.options) for c in scanned.cases]
 
 
 def _same_store(out: Path, works: Sequence[_Work]) -> Store:

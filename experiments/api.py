@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from rich.markup import escape
 
@@ -15,13 +15,12 @@ from ..data import scan as scanning
 from ..data.atomic import new_folder, write_text
 from ..data.errors import UserError
 from ..data.labels import LabelKind
-from ..data.plan import BudgetName, Plan, label_table, make_plan
-from ..data.scan import Scan, ScanOptions
-from ..data.settings import plain, read_yaml
+from ..data.plan import BudgetName, Scheme
+from ..data.reading import ScanOptions
+from ..data.scan import Scan
+from ..data.settings import plain
 from ..data.splits import split, without_subjects_of
 from ..data.store import Store
-from ..data.units import canonical, known
-from ..data.volume import Triple
 from ..seg import batch_predict
 from ..seg import evaluate as evaluating
 from ..seg import finetune as finetuning
@@ -37,6 +36,8 @@ from ..ssl.pretrain import PretrainConfig, Pretrained
 from .config import configuration, read_cases, read_split
 from .display import TrainingDisplay, bytes_text, console, meter
 from .pictures import write_embeddings
+from .planning import label_kind_of, planned
+from .reading import LabelReading, Reading, scan_options
 
 if TYPE_CHECKING:
     from .bench import Figure
@@ -48,34 +49,42 @@ def scan(
     labels: str | Path | None = None,
     *,
     subjects: str | Path | None = None,
-    spacing: Triple | None = None,
-    unit: str | None = None,
-    label_kind: LabelKind | None = None,
+    regions: str | Path | None = None,
     json: str | Path | None = None,
+    **reading: Unpack[LabelReading],
 ) -> Scan:
     """Reads every voxel of a data set and lists every problem; writes nothing but `json`.
 
     Args:
-        data: a folder or glob of volumes, or a folder with `images/` and `labels/`.
+        data: a folder or glob of volumes, or a folder with `images/` and `labels/` or a `dataset.json`.
         labels: folder of label maps named as their images are.
         subjects: CSV table with the columns case and subject, or a regular expression with one group that
             finds the subject in the id of a case.
-        spacing: (z, y, x) in `unit`, for files that tell none.
-        unit: the unit of `spacing`, such as "um".
-        label_kind: "classes", or "instances" where each object has a number; classes when None, with an
-            error where the values look like numbered objects.
+        regions: folder of masks of what was annotated, named as their images are.
         json: file to write all that was found to.
+        **reading: how images and labels are read, as `LabelReading` tells.
     """
+    return _scan(data, labels, subjects, regions, json, scan_options(reading))
+
+
+def _scan(
+    data: str | Path,
+    labels: str | Path | None,
+    subjects: str | Path | None,
+    regions: str | Path | None,
+    json: str | Path | None,
+    options: ScanOptions,
+) -> Scan:
     with meter("reading") as shown:
         scanned = scanning.scan(
-            data,
-            labels,
-            subjects=subjects,
-            options=scan_options(spacing, unit, label_kind),
-            progress=shown.update,
+            data, labels, subjects=subjects, regions=regions, options=options, progress=shown.update
         )
     if json is not None:
-        values = {"fingerprint": plain(scanned.fingerprint), "problems": [vars(p) for p in scanned.problems]}
+        values = {
+            "fingerprint": plain(scanned.fingerprint),
+            "label_kind": scanned.label_kind,
+            "problems": [vars(p) for p in scanned.problems],
+        }
         write_text(Path(json), json_library.dumps(values, indent=1))
     return scanned
 
@@ -86,70 +95,65 @@ def prepare(
     labels: str | Path | None = None,
     *,
     subjects: str | Path | None = None,
+    regions: str | Path | None = None,
     plan: str | Path | None = None,
-    budget: BudgetName = "default",
-    spacing: Triple | None = None,
-    unit: str | None = None,
-    label_kind: LabelKind | None = None,
+    from_checkpoint: str | Path | None = None,
+    budget: BudgetName | str | float = "default",
+    normalisation: Sequence[Scheme] | None = None,
+    **reading: Unpack[LabelReading],
 ) -> Store:
-    """Scans a data set, plans, and writes a store; arguments as in `scan`.
+    """Scans a data set, plans, and writes a store, or opens the one that was made of it in the same way.
+
+    What a stopped `prepare` finished is kept: the same call goes on from there.
 
     Args:
-        data, labels, subjects, spacing, unit, label_kind: as in `scan`.
+        data, labels, subjects, regions: as in `scan`.
         out: the store to make.
         plan: YAML file with the plan to follow; made from the data when None.
-        budget: size of patches and network: "default" (128^3 voxels) or "cpu" (64^3).
+        from_checkpoint: run or checkpoint whose preprocessing and patch are adopted, instead of `plan`.
+        budget: size of patches and network: "default" (128^3 voxels), "cpu" (64^3), a number of GiB of
+            memory, or "device" for what is free there.
+        normalisation: "zscore", "ct", "percentile" or "none", one for all channels or one each; chosen
+            from channel names and grey values when None.
+        **reading: how images and labels are read, as `LabelReading` tells.
 
     Raises:
         UserError: the scan found errors (all are told), or the store cannot be written.
     """
-    chosen = read_yaml(Path(plan), Plan) if plan is not None else None
-    if chosen is not None and chosen.labels is not None:
-        if label_kind not in (None, chosen.labels.kind):
-            raise UserError(
-                f"--label-kind {label_kind}",
-                found=f"the plan says {chosen.labels.kind}",
-                rule="A plan tells the kind of labels",
-                remedy="Leave --label-kind out, or edit the plan",
-            )
-        label_kind = chosen.labels.kind
-    if Path(out).exists():
+    if plan is not None and from_checkpoint is not None:
         raise UserError(
-            out,
-            found="it exists already",
-            rule="A store is never written over",
-            remedy="Choose another --out, or delete this one",
+            f"--plan {plan}",
+            found="--from-checkpoint beside it",
+            rule="Either a file tells the plan, or a checkpoint does",
+            remedy="Leave one of the two out",
         )
+    options = scan_options(reading)
+    kind, ignore = label_kind_of(plan, options.label_kind)
+    options = replace(options, label_kind=kind, ignore=options.ignore if ignore is None else ignore)
     begun = time.perf_counter()
-    scanned = scan(data, labels, subjects=subjects, spacing=spacing, unit=unit, label_kind=label_kind)
+    scanned = _scan(data, labels, subjects, regions, None, options)
     _refuse_errors(scanned)
-    for warning in scanned.warnings:
-        console.print(escape(f"warning {warning}"), highlight=False, soft_wrap=True)
-    if chosen is None:
-        chosen = make_plan(scanned.fingerprint, budget=budget, label_kind=label_kind or "classes")
-    if chosen.labels is None and scanned.fingerprint.labelled:
-        # a plan made for unannotated volumes knows no classes yet
-        chosen = replace(chosen, labels=label_table(scanned.fingerprint, label_kind or "classes"))
-        console.print("the plan has no label values; those of this data set are taken", highlight=False)
-    # preparing took five to seven times as long as scanning, on small volumes and on large ones
+    for told in (*(f"warning: {warning}" for warning in scanned.warnings), *scanned.records):
+        _say(told)
+    chosen = planned(
+        scanned,
+        file=plan,
+        checkpoint=from_checkpoint,
+        budget=budget,
+        normalisation=normalisation,
+        say=_say,
+    )
+    # preparing took two to seven times as long as scanning, on small volumes and on large ones
     seconds = 6 * (time.perf_counter() - begun)
-    console.print(
-        f"estimate: {seconds:.0f} s, {bytes_text(preparing.memory_needed(scanned, chosen))} memory, "
-        f"up to {bytes_text(preparing.bytes_needed(scanned, chosen))} disk",
-        highlight=False,
+    _say(
+        f"estimate: {seconds:.0f} s, {bytes_text(preparing.memory_needed(scanned))} memory, "
+        f"up to {bytes_text(preparing.bytes_needed(scanned, chosen))} disk"
     )
     with meter("preparing") as shown:
-        store = preparing.prepare(
-            scanned, chosen, out, options=scan_options(spacing, unit, label_kind), progress=shown.update
-        )
+        store = preparing.prepare(scanned, chosen, out, progress=shown.update)
     for case in store.cases.values():
         if case.lost_classes:
-            console.print(
-                escape(
-                    f"warning {case.id}: classes {case.lost_classes} are too small for the plan's spacing"
-                ),
-                highlight=False,
-            )
+            _say(f"warning: {case.id}: classes {case.lost_classes} are too small for the plan's spacing")
     return store
 
 
@@ -210,7 +214,7 @@ def finetune(
             pretrained=load(pretrained) if pretrained is not None else None,
             resume=resume,
             observer=TrainingDisplay(shown, settled.steps),
-            announce=lambda text: console.print(escape(text), highlight=False),
+            announce=_say,
         )
 
 
@@ -271,7 +275,7 @@ def pretrain(
             held_out=held_out,
             resume=resume,
             observer=TrainingDisplay(shown, settled.steps, "embeddings"),
-            announce=lambda text: console.print(escape(text), highlight=False),
+            announce=_say,
         )
 
 
@@ -369,10 +373,9 @@ def predict(
     out: str | Path,
     *,
     cases: str | Path | None = None,
-    spacing: Triple | None = None,
-    unit: str | None = None,
     device: str = "auto",
     probabilities: bool = False,
+    **reading: Unpack[Reading],
 ) -> Predictions:
     """Writes a mask for each volume, in its own geometry and format.
 
@@ -381,9 +384,9 @@ def predict(
         data: a folder or glob of volumes, or a folder with `images/`.
         out: folder of the masks; one begun with the same model is completed.
         cases: only these: the test cases of a split.json, or a text file with one id a line.
-        spacing, unit: for files that tell no spacing.
         device: "auto", "cpu" or "cuda".
         probabilities: also write the probability of each class, as `<case>_probabilities` beside the masks.
+        **reading: how images are read, as `Reading` tells.
     """
     with meter("predicting") as shown:
         return batch_predict.predict(
@@ -391,7 +394,7 @@ def predict(
             data,
             out,
             only=read_cases(cases) if cases is not None else None,
-            options=scan_options(spacing, unit),
+            options=scan_options(reading),
             device=device,
             probabilities=probabilities,
             progress=shown.update,
@@ -424,25 +427,8 @@ def evaluate(
     return found
 
 
-def scan_options(
-    spacing: Triple | None, unit: str | None, label_kind: LabelKind | None = None
-) -> ScanOptions:
-    """What is assumed where files are silent; raises UserError where that makes no sense."""
-    if (spacing is None) != (unit is None) or (unit is not None and canonical(unit) is None):
-        raise UserError(
-            "spacing",
-            found=f"spacing {spacing} with unit {unit}",
-            rule=f"A spacing Z,Y,X goes with a unit: {', '.join(known())}",
-            remedy="Give both, such as --spacing 0.5,0.1,0.1 --unit um",
-        )
-    if spacing is not None and not all(0 < s < float("inf") for s in spacing):
-        raise UserError(
-            "spacing",
-            found=f"{spacing}",
-            rule="A spacing is three lengths above 0",
-            remedy="Give such as --spacing 0.5,0.1,0.1 --unit um",
-        )
-    return ScanOptions(spacing=spacing, unit=canonical(unit), label_kind=label_kind)
+def _say(text: str) -> None:
+    console.print(escape(text), highlight=False, soft_wrap=True)
 
 
 def _refuse_errors(scanned: Scan) -> None:

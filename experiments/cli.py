@@ -9,8 +9,9 @@ import typer
 from rich.markup import escape
 
 from ..data.errors import UserError
-from ..data.volume import Triple
+from ..data.problems import Problem
 from .display import console, errors
+from .reading import label_kind_option, takes_reading
 
 app = typer.Typer(
     name="fewvox",
@@ -23,16 +24,6 @@ app = typer.Typer(
 
 # what a shell reports for a program that a signal ended
 _SIGNAL_EXIT = 128
-
-
-def _spacing(text: str | None) -> Triple | None:
-    if text is None:
-        return None
-    try:
-        z, y, x = (float(part) for part in text.split(","))
-    except ValueError as error:
-        raise typer.BadParameter(f"'{text}' is not three numbers Z,Y,X such as 0.5,0.1,0.1") from error
-    return z, y, x
 
 
 def _show_version(wanted: bool) -> None:
@@ -49,11 +40,9 @@ Subjects = Annotated[
     str | None,
     typer.Option(help="CSV table with the columns case and subject, or a pattern such as 'mouse(\\d+)_'."),
 ]
-SpacingText = Annotated[
-    str | None, typer.Option(metavar="Z,Y,X", help="Voxel spacing for files that tell none; needs --unit.")
+Regions = Annotated[
+    Path | None, typer.Option(help="Folder of masks of what was annotated, named as their images are.")
 ]
-Unit = Annotated[str | None, typer.Option(help="Unit of --spacing, such as um or mm.")]
-Kind = Annotated[str | None, typer.Option(help="'classes', or 'instances' where each object has a number.")]
 JsonFile = Annotated[Path | None, typer.Option(help="Write everything to this file as well.")]
 
 
@@ -67,30 +56,23 @@ def options(
 
 
 @app.command()
+@takes_reading(labels=True)
 def scan(
     data: Data,
     labels: Labels = None,
     subjects: Subjects = None,
-    spacing: SpacingText = None,
-    unit: Unit = None,
-    label_kind: Kind = None,
+    regions: Regions = None,
     json: JsonFile = None,
+    *,
+    reading: dict[str, Any],
 ) -> None:
     """Read every voxel, list every problem; exit 1 when there are errors. Nothing else is written."""
     from . import api, tables
 
-    found = api.scan(
-        data,
-        labels,
-        subjects=subjects,
-        spacing=_spacing(spacing),
-        unit=unit,
-        label_kind=_kind(label_kind),
-        json=json,
-    )
+    found = api.scan(data, labels, subjects=subjects, regions=regions, json=json, **reading)
     console.print(tables.scan_table(found))
-    _show_problems(found.warnings, "yellow", "warning")
-    _show_problems(found.errors, "red", "error")
+    for problem in found.problems:
+        _show_problem(problem)
     if found.errors:
         console.print(f"errors to solve before `fewvox prepare`: {len(found.errors)}", highlight=False)
         raise typer.Exit(1)
@@ -98,33 +80,41 @@ def scan(
 
 
 @app.command()
+@takes_reading(labels=True)
 def prepare(
     data: Data,
-    out: Annotated[Path, typer.Option(help="The store to make.")],
+    out: Annotated[Path, typer.Option(help="The store to make; what a stopped run finished is kept.")],
     labels: Labels = None,
     subjects: Subjects = None,
+    regions: Regions = None,
     plan: Annotated[Path | None, typer.Option(help="YAML file with the plan to follow.")] = None,
-    budget: Annotated[str, typer.Option(help="Patch and network for 'default' or 'cpu'.")] = "default",
-    spacing: SpacingText = None,
-    unit: Unit = None,
-    label_kind: Kind = None,
+    from_checkpoint: Annotated[
+        Path | None, typer.Option(help="Run whose preprocessing, patch and network are adopted.")
+    ] = None,
+    budget: Annotated[
+        str, typer.Option(help="Patch and network: 'default', 'cpu', a number of GiB, or 'device'.")
+    ] = "default",
+    normalisation: Annotated[
+        str | None,
+        typer.Option(help="zscore, ct, percentile or none, for all channels or one each (with commas)."),
+    ] = None,
+    *,
+    reading: dict[str, Any],
 ) -> None:
     """Scan, plan, and write the store that training reads."""
-    from ..data.plan import BUDGETS
     from . import api
 
-    if budget not in BUDGETS:
-        raise typer.BadParameter(f"'{budget}' is none of {', '.join(BUDGETS)}", param_hint="--budget")
     store = api.prepare(
         data,
         out,
         labels,
         subjects=subjects,
+        regions=regions,
         plan=plan,
-        budget=budget,  # type: ignore[arg-type]
-        spacing=_spacing(spacing),
-        unit=unit,
-        label_kind=_kind(label_kind),
+        from_checkpoint=from_checkpoint,
+        budget=budget,
+        normalisation=_schemes(normalisation),
+        **reading,
     )
     training = store.plan.training
     console.print(
@@ -256,6 +246,7 @@ def bench(
 
 
 @app.command()
+@takes_reading(labels=False)
 def predict(
     data: Data,
     model: Annotated[Path, typer.Option(help="Run, checkpoint folder or weights file.")],
@@ -263,12 +254,12 @@ def predict(
     cases: Annotated[
         Path | None, typer.Option(help="Only the test cases of a split.json, or the ids in a text file.")
     ] = None,
-    spacing: SpacingText = None,
-    unit: Unit = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Also write each class's probability, beside the masks.")
     ] = False,
+    *,
+    reading: dict[str, Any],
 ) -> None:
     """Write a mask for each volume, in its own geometry; exit 1 when one could not be made."""
     from . import api
@@ -278,14 +269,14 @@ def predict(
         data,
         out,
         cases=cases,
-        spacing=_spacing(spacing),
-        unit=unit,
         device=device,
         probabilities=probabilities,
+        **reading,
     )
     kept = f", {len(made.kept)} were there already" if made.kept else ""
     console.print(f"{len(made.written)} masks written to {escape(str(made.path))}{kept}", highlight=False)
-    _show_problems(made.problems, "red", "error")
+    for problem in made.problems:
+        _show_problem(problem)
     if made.problems:
         raise typer.Exit(1)
 
@@ -303,7 +294,9 @@ def evaluate(
     """Score masks against labels: Dice, IoU, HD95. Training cases are never part of a mean."""
     from . import api, tables
 
-    found = api.evaluate(predictions, labels, label_kind=_kind(label_kind), ignore=ignore_value, json=json)
+    found = api.evaluate(
+        predictions, labels, label_kind=label_kind_option(label_kind), ignore=ignore_value, json=json
+    )
     console.print(tables.score_table(found))
     for ids, what in (
         (found.excluded, "were training or validation cases of the model and are left out of the means"),
@@ -316,7 +309,8 @@ def evaluate(
     if mean is None:
         console.print("no case that the model has not seen: there is nothing to average", highlight=False)
     console.print(f"mean Dice {'n/a' if mean is None else f'{mean:.4f}'}", highlight=False)
-    _show_problems(found.problems, "red", "error")
+    for problem in found.problems:
+        _show_problem(problem)
     if found.problems:
         raise typer.Exit(1)
 
@@ -345,16 +339,25 @@ def _show_comparison(made: Any) -> None:
         raise typer.Exit(1)
 
 
-def _kind(text: str | None) -> Any:
-    kinds = ("classes", "instances", "overlapping")
-    if text not in (None, *kinds):
-        raise typer.BadParameter(f"'{text}' is none of {', '.join(kinds)}", param_hint="--label-kind")
-    return text
+def _schemes(text: str | None) -> Any:
+    if text is None:
+        return None
+    schemes = text.split(",")
+    unknown = sorted(set(schemes) - {"zscore", "ct", "percentile", "none"})
+    if unknown:
+        raise typer.BadParameter(
+            f"'{unknown[0]}' is none of zscore, ct, percentile, none", param_hint="--normalisation"
+        )
+    return schemes
 
 
-def _show_problems(problems: Any, colour: str, word: str) -> None:
-    for problem in problems:
-        console.print(f"[{colour}]{word}[/] {escape(str(problem))}", highlight=False, soft_wrap=True)
+_COLOURS = {"error": "red", "warning": "yellow", "corrected": "cyan", "accepted": "magenta"}
+
+
+def _show_problem(problem: Problem) -> None:
+    colour = _COLOURS[problem.severity]
+    told = f"[{colour}]{problem.severity}[/] {escape(str(problem))}"
+    console.print(told, highlight=False, soft_wrap=True)
 
 
 def main() -> None:

@@ -52,6 +52,7 @@ from .comparison import (
 )
 from .display import TrainingDisplay, console, meter
 from .paired_tests import case_means, compare_arms, summarise
+from .reading import scan_options
 from .report.report import write_report
 from .report.sights import sights
 from .results import Curve, Results, RunRecord, Score, write_results
@@ -113,7 +114,9 @@ class Bench:
 
     def __init__(self, config: ComparisonConfig, out: Path, store: Store) -> None:
         self.config, self.out, self.store = config, out, store
-        self.options = api.scan_options(config.spacing, config.unit, config.label_kind)
+        self.options = scan_options(
+            {"spacing": config.spacing, "unit": config.unit, "label_kind": config.label_kind}
+        )
 
     @classmethod
     def open(cls, config: ComparisonConfig, out: Path) -> "Bench":

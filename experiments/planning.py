@@ -1,0 +1,143 @@
+"""Which plan a data set is prepared by: a given one, that of a checkpoint, or one made within a budget."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import torch
+
+from ..data.errors import UserError
+from ..data.plan import BUDGETS, BudgetName, Plan, Scheme, make_plan
+from ..data.scan import Scan
+from ..data.settings import plain, read_yaml
+from ..seg.checkpoint import load
+from ..seg.engine.estimate import training_bytes
+from ..seg.networks.registry import architecture_for, build
+
+# edges of the cubes of voxels that a budget in GiB is tried with, largest first
+_EDGES = range(128, 15, -8)
+# of the memory that is free; the rest is for what else a training holds
+_USED = 0.8
+
+
+def planned(
+    scanned: Scan,
+    *,
+    file: str | Path | None,
+    checkpoint: str | Path | None,
+    budget: BudgetName | str | float,
+    normalisation: Sequence[Scheme] | None,
+    say: Callable[[str], None],
+) -> Plan:
+    """The plan for what was scanned; `say` is told what it changes where another data set decided it."""
+    made = make_within(scanned, budget, normalisation)
+    if file is not None:
+        chosen = read_yaml(Path(file), Plan)
+    elif checkpoint is not None:
+        chosen = adopted(load(checkpoint).info.plan, made, checkpoint, say)
+    else:
+        return made
+    if chosen.labels is None and made.labels is not None:
+        # a plan made for unannotated volumes knows no classes yet
+        say("the plan has no label values; those of this data set are taken")
+        return replace(chosen, labels=made.labels)
+    return chosen
+
+
+def adopted(theirs: Plan, own: Plan, where: str | Path, say: Callable[[str], None]) -> Plan:
+    """The plan of a pretrained network with the labels of this data set; UserError where it cannot fit."""
+    if len(theirs.preprocessing.channels) != len(own.preprocessing.channels):
+        raise UserError(
+            where,
+            found=f"a network for {len(theirs.preprocessing.channels)} channels "
+            f"({', '.join(theirs.preprocessing.channels)})",
+            rule=f"The data set has the channels {', '.join(own.preprocessing.channels)}",
+            remedy="Pretrain on volumes with these channels, or prepare the data without --from-checkpoint",
+        )
+    for part in ("preprocessing", "training"):
+        adopting, made = plain(getattr(theirs, part)), plain(getattr(own, part))
+        for key in sorted(adopting):
+            if adopting[key] != made.get(key):
+                say(f"{part}.{key}: {adopting[key]} as it was pretrained, {made.get(key)} from this data set")
+    reasons = {key: f"adopted from a checkpoint; {why}" for key, why in theirs.reasons.items()}
+    return replace(theirs, labels=own.labels, reasons={**reasons, "labels": own.reasons.get("labels", "")})
+
+
+def make_within(
+    scanned: Scan, budget: BudgetName | str | float, normalisation: Sequence[Scheme] | None
+) -> Plan:
+    """The plan made from the fingerprint: "default", "cpu", "device" (the memory that is free), or GiB.
+
+    The size is never above the default's. Raises UserError for a budget in which nothing fits.
+    """
+
+    def plan(voxels: int) -> Plan:
+        return make_plan(
+            scanned.fingerprint,
+            voxels=voxels,
+            label_kind=scanned.label_kind,
+            ignore=scanned.ignore,
+            normalisation=normalisation,
+        )
+
+    if budget in BUDGETS:
+        return plan(BUDGETS[budget])
+    limit = _device_bytes() if budget == "device" else _gib(budget) * 2**30
+    needed = 0
+    for edge in _EDGES:
+        made = plan(edge**3)
+        needed = bytes_for(made)
+        if needed <= limit:
+            told = f"{limit / 2**30:.1f} GiB hold {edge}^3 voxels: a step takes {needed / 2**30:.1f} GiB"
+            return replace(made, reasons={**made.reasons, "budget": told})
+    raise UserError(
+        f"budget {budget}",
+        found=f"{limit / 2**30:.2f} GiB",
+        rule=f"The smallest network takes {needed / 2**30:.2f} GiB for a step",
+        remedy="Give more GiB, or say --budget cpu",
+    )
+
+
+def bytes_for(plan: Plan) -> int:
+    """Bytes that a training step of the plan's network holds."""
+    training = plan.training
+    with torch.device("meta"):
+        network = build(architecture_for(plan), seed=0)
+    return training_bytes(network, training.batch, len(plan.preprocessing.channels), training.patch)
+
+
+def _gib(budget: str | float) -> float:
+    try:
+        value = float(budget)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise UserError(
+            f"budget {budget}",
+            found="no number above 0",
+            rule=f"A budget is {', '.join(BUDGETS)}, device, or a number of GiB",
+            remedy="Give one of these, such as --budget 8",
+        )
+    return value
+
+
+def _device_bytes() -> float:
+    if torch.cuda.is_available():
+        return _USED * torch.cuda.mem_get_info()[0]
+    return _USED * psutil.virtual_memory().available
+
+
+def label_kind_of(file: str | Path | None, told: str | None) -> tuple[str | None, int | None]:
+    """Kind and ignored value of the labels that a plan file tells; UserError where the user says otherwise."""
+    table = read_yaml(Path(file), Plan).labels if file is not None else None
+    if table is None:
+        return told, None
+    if told not in (None, table.kind):
+        raise UserError(
+            f"--label-kind {told}",
+            found=f"the plan says {table.kind}",
+            rule="A plan tells the kind of labels",
+            remedy="Leave --label-kind out, or edit the plan",
+        )
+    return table.kind, table.ignore

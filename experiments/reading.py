@@ -1,0 +1,192 @@
+"""What a user may say of the files, as every command takes it."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, TypedDict
+
+import typer
+
+from ..data.errors import UserError
+from ..data.formats.choices import ReadChoices
+from ..data.labels import LabelKind
+from ..data.reading import ScanOptions
+from ..data.settings import checked
+from ..data.sidecars import read_spacing_table
+from ..data.units import canonical, known
+from ..data.volume import Triple
+
+
+class Reading(TypedDict, total=False):
+    """How images are read. Each has its default in `ScanOptions`.
+
+    spacing: voxel size (z, y, x) in `unit`, for files that tell none. spacings: CSV table with the columns
+    case, z, y, x, unit, which stands above what files tell. axes: letters of the stored axes in their order,
+    such as "TZYX". time: the time point to take, from 0. dataset: name of the array in an HDF5 file.
+    replace_nonfinite: what stands for voxels that are NaN or infinite.
+    """
+
+    spacing: Triple | None
+    unit: str | None
+    spacings: str | Path | None
+    axes: str | None
+    time: int | None
+    dataset: str | None
+    replace_nonfinite: float | None
+
+
+class LabelReading(Reading, total=False):
+    """How images and labels are read.
+
+    label_kind: "classes", "instances" where each object has a number, or "overlapping" where each class has
+    a channel; classes when None, with an error where the values look like numbered objects. classes: how
+    many are expected, background included. ignore_value: the value of voxels that nobody annotated. fix: mend what
+    has one sensible correction. accept_geometry: take labels voxel by voxel whatever their headers say.
+    label_axes, label_dataset: as `axes` and `dataset`, of labels; with `label_dataset` and no folder of labels
+    each label is in the file of its image.
+    """
+
+    label_kind: LabelKind | None
+    classes: int | None
+    ignore_value: int | None
+    fix: bool
+    accept_geometry: bool
+    label_axes: str | None
+    label_dataset: str | None
+
+
+def scan_options(told: Reading | LabelReading) -> ScanOptions:
+    """What is assumed and done when files are read; raises UserError where that makes no sense."""
+    given: dict[str, Any] = {key: value for key, value in told.items() if value is not None}
+    spacing, unit = given.pop("spacing", None), given.pop("unit", None)
+    _check_spacing(spacing, unit)
+    table = given.pop("spacings", None)
+    image = _choices(given, axes="axes", time="time", dataset="dataset")
+    label = _choices(given, axes="label_axes", time="time", dataset="label_dataset")
+    for key in ("axes", "time", "dataset", "label_axes", "label_dataset"):
+        given.pop(key, None)
+    if "ignore_value" in given:
+        given["ignore"] = given.pop("ignore_value")
+    return ScanOptions(
+        spacing=spacing,
+        unit=canonical(unit),
+        spacings={} if table is None else read_spacing_table(Path(table)),
+        image=image,
+        label=label,
+        **given,
+    )
+
+
+def _choices(given: Mapping[str, Any], **keys: str) -> ReadChoices:
+    values = {name: given[key] for name, key in keys.items() if key in given}
+    return checked(ReadChoices(**values), "how files are read")
+
+
+def _check_spacing(spacing: Triple | None, unit: str | None) -> None:
+    if (spacing is None) != (unit is None) or (unit is not None and canonical(unit) is None):
+        raise UserError(
+            "spacing",
+            found=f"spacing {spacing} with unit {unit}",
+            rule=f"A spacing Z,Y,X goes with a unit: {', '.join(known())}",
+            remedy="Give both, such as --spacing 0.5,0.1,0.1 --unit um",
+        )
+    if spacing is not None and not all(0 < s < float("inf") for s in spacing):
+        raise UserError(
+            "spacing",
+            found=f"{spacing}",
+            rule="A spacing is three lengths above 0",
+            remedy="Give such as --spacing 0.5,0.1,0.1 --unit um",
+        )
+
+
+def _of_images(
+    spacing: Annotated[
+        str | None,
+        typer.Option(metavar="Z,Y,X", help="Voxel spacing for files that tell none; needs --unit."),
+    ] = None,
+    unit: Annotated[str | None, typer.Option(help="Unit of --spacing: nm, um, mm, ...")] = None,
+    spacings: Annotated[
+        Path | None, typer.Option(help="CSV table case,z,y,x,unit: stands above what files tell.")
+    ] = None,
+    axes: Annotated[
+        str | None, typer.Option(help="Stored axes in their order, of T, C, Z, Y, X: stands above the file.")
+    ] = None,
+    time: Annotated[int | None, typer.Option(min=0, help="The time point to take, from 0.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Name of the array in HDF5 files.")] = None,
+    replace_nonfinite: Annotated[
+        float | None, typer.Option(help="What stands for voxels that are NaN or infinite; an error without.")
+    ] = None,
+) -> None: ...
+
+
+def _of_labels(
+    label_kind: Annotated[
+        str | None, typer.Option(help="'classes', 'instances' (numbered objects) or 'overlapping'.")
+    ] = None,
+    classes: Annotated[
+        int | None, typer.Option(min=2, help="How many classes are expected, background included.")
+    ] = None,
+    ignore_value: Annotated[
+        int | None, typer.Option(help="The label value of voxels that nobody annotated.")
+    ] = None,
+    fix: Annotated[
+        bool, typer.Option("--fix/--no-fix", help="Mend mistakes that have one sensible correction.")
+    ] = True,
+    accept_geometry: Annotated[
+        bool,
+        typer.Option("--accept-geometry", help="Take labels voxel by voxel though their headers disagree."),
+    ] = False,
+    label_axes: Annotated[str | None, typer.Option(help="As --axes, of the labels.")] = None,
+    label_dataset: Annotated[
+        str | None, typer.Option(help="As --dataset, of the labels; without --labels in the images' files.")
+    ] = None,
+) -> None: ...
+
+
+def takes_reading(*, labels: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a command the options of reading; it gets them as one mapping, `reading`."""
+    templates = [_of_images, *([_of_labels] if labels else [])]
+    added = [p for template in templates for p in inspect.signature(template).parameters.values()]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command)
+        own = [p for p in signature.parameters.values() if p.name != "reading"]
+
+        @wraps(command)
+        def wrapped(**given: Any) -> None:
+            reading = {p.name: given.pop(p.name) for p in added}
+            command(**given, reading=_typed(reading))
+
+        keywords = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*own, *added)]
+        wrapped.__signature__ = signature.replace(parameters=keywords)  # type: ignore[attr-defined]
+        wrapped.__annotations__ = {p.name: p.annotation for p in keywords}
+        return wrapped
+
+    return decorate
+
+
+def label_kind_option(text: str | None) -> Any:
+    """The kind of labels that an option names; a usage error where there is none such."""
+    if text not in (None, "classes", "instances", "overlapping"):
+        raise typer.BadParameter(
+            f"'{text}' is none of classes, instances, overlapping", param_hint="--label-kind"
+        )
+    return text
+
+
+def _typed(reading: dict[str, Any]) -> dict[str, Any]:
+    label_kind_option(reading.get("label_kind"))
+    return {**reading, "spacing": _spacing(reading["spacing"])}
+
+
+def _spacing(text: str | None) -> Triple | None:
+    if text is None:
+        return None
+    try:
+        z, y, x = (float(part) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(
+            f"'{text}' is not three numbers such as 0.5,0.1,0.1", param_hint="--spacing"
+        ) from None
+    return z, y, x
