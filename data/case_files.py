@@ -42,7 +42,7 @@ def cases_of(
         return replace(dataset, cases=tuple(cases))
     return replace(
         dataset,
-        cases=tuple(replace(case, channels=told.channels, axes=_axes(case)) for case in cases),
+        cases=tuple(replace(case, channels=told.channels, axes=_axes(case, told)) for case in cases),
         channels=told.channels,
         label_names=told.label_names,
         class_regions=told.class_regions,
@@ -134,9 +134,9 @@ def _sidecar(case: Case) -> Path | None:
     return sidecar_of(stem, case.image.with_name(Path(case.id).name))
 
 
-def _axes(case: Case) -> str | None:
+def _axes(case: Case, told: Description) -> str | None:
     """The decathlon keeps several modalities in one NIfTI file, as its last axis."""
-    several = len(case.images) < len(case.channels)
+    several = len(case.images) < len(told.channels)
     return "XYZC" if several and case.image.name.lower().endswith((".nii", ".nii.gz")) else None
 
 

@@ -3,7 +3,9 @@
 import glob
 import os
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import NoReturn
 
@@ -25,8 +27,9 @@ class Folder:
 
     def without(self, *apart: "Folder") -> "Folder":
         """The same without the volumes of other folders."""
-        taken = {path.resolve() for folder in apart for path in folder.volumes}
-        left = tuple(path for path in self.volumes if path.resolve() not in taken)
+        real = cache(Path.resolve)  # of folders: they are few, files may be tens of thousands
+        taken = {(real(path.parent), path.name) for folder in apart for path in folder.volumes}
+        left = tuple(path for path in self.volumes if (real(path.parent), path.name) not in taken)
         return Folder(root=self.root, volumes=left, others=self.others)
 
     def by_id(self) -> tuple[dict[str, Path], list[Problem]]:
@@ -78,12 +81,13 @@ def look(where: str | Path, root: Path | None = None) -> Folder:
     return found
 
 
-def walk(root: Path) -> Folder:
-    """The same for a folder that may hold none."""
+def walk(root: Path, without: Collection[str] = ()) -> Folder:
+    """The same for a folder that may hold none; folders right below it named in `without` are not entered."""
     volumes: list[Path] = []
     others: list[Path] = []
     for folder, inner, names in os.walk(root, onerror=_refuse_unreadable):
-        inner[:] = [name for name in inner if not name.startswith(".")]
+        apart = without if Path(folder) == root else ()
+        inner[:] = [name for name in inner if not name.startswith(".") and name not in apart]
         paths = {name: Path(folder, name) for name in (*inner, *names) if not name.startswith(".")}
         found = {name for name, path in paths.items() if is_volume(path)}
         volumes += [paths[name] for name in found]

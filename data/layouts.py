@@ -60,10 +60,10 @@ def labels_in(labels: str | Path) -> Folder:
 
 
 def _pair_of_folders(path: Path) -> Layout:
-    images = look(path / "images")
     labels = walk(path / "labels") if (path / "labels").is_dir() else None
-    unused = walk(path).without(images, *([labels] if labels else []))
-    return Layout(images=images, labels=labels, unused=unused)
+    return Layout(
+        images=look(path / "images"), labels=labels, unused=walk(path, without=("images", "labels"))
+    )
 
 
 def _training(path: Path, description: Description | None) -> Layout:

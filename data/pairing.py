@@ -56,14 +56,10 @@ def with_labels(dataset: Dataset, folder: Folder) -> Dataset:
     label_of = {image: files[mask] for mask, image in pairing.image_of.items()}
     cases = tuple(replace(case, label=label_of.get(case.id)) for case in dataset.cases)
     free = [case.id for case in cases if case.label is None]
-    problems = [
-        *_marks(pairing, folder.root),
-        *(
-            _mask_without_image("label", files[m], m, free)
-            for m in sorted(files)
-            if m not in pairing.image_of
-        ),
-    ]
+    # a case that lacks a channel is told already
+    known = pairing.image_of.keys() | {problem.case for problem in dataset.problems}
+    alone = [_mask_without_image("label", files[m], m, free) for m in sorted(files.keys() - known)]
+    problems = [*_marks(pairing, folder.root), *alone]
     return replace(dataset, cases=cases, problems=(*dataset.problems, *problems))
 
 
@@ -76,9 +72,8 @@ def with_regions(dataset: Dataset, folder: Folder) -> Dataset:
     region_of = {image: files[mask] for mask, image in pairing.image_of.items()}
     cases = tuple(replace(case, region=region_of.get(case.id)) for case in dataset.cases)
     whole = [case for case in labelled if case not in region_of]
-    problems = [
-        _mask_without_image("region", files[m], m, whole) for m in sorted(files) if m not in pairing.image_of
-    ]
+    alone = sorted(files.keys() - pairing.image_of.keys())
+    problems = [_mask_without_image("region", files[m], m, whole) for m in alone]
     if whole:
         problems.append(
             Problem(
@@ -97,8 +92,10 @@ def labels_by_id(folder: Folder, ids: Collection[str]) -> dict[str, Path]:
     """The label maps of a folder by the `ids` that their names fit, else by their own names."""
     files, problems = folder.by_id()
     _refuse(problems)
-    image_of = pair(ids, files).image_of
-    return {image_of.get(name, name): path for name, path in files.items()}
+    pairing = pair(ids, files)
+    return {
+        pairing.image_of.get(name, name.removesuffix(pairing.mask_mark)): path for name, path in files.items()
+    }
 
 
 def refuse_masks_among(images: Mapping[str, Path]) -> None:
@@ -148,7 +145,8 @@ def _refuse(problems: list[Problem]) -> None:
 
 def _mask_without_image(kind: str, path: Path, case: str, free: list[str]) -> Problem:
     folded = {name.casefold(): name for name in free}
-    near = difflib.get_close_matches(case.casefold(), folded, n=1, cutoff=0.6)
+    stem = _MASK_MARK.sub("", case).casefold()
+    near = difflib.get_close_matches(stem, folded, n=1, cutoff=0.6)
     hint = f" (did you mean '{folded[near[0]]}'?)" if near else ""
     image = "image" if kind == "label" else "image with a label"
     return Problem(

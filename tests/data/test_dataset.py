@@ -143,3 +143,22 @@ def test_files_that_are_not_read_are_told(lay):
     )
     assert [p.severity for p in problems] == ["warning", "warning"]
     assert [p.found for p in problems] == ["not read: 2 x .czi", "not read: 1 x .png"]
+
+
+def test_subjects_are_those_of_a_pattern_and_can_be_counted(lay):
+    dataset = find_cases(lay("m1_a.tif", "m1_b.tif", "m2_a.tif"), subjects="^(m\\d)_")
+    assert [case.subject for case in dataset.cases] == ["m1", "m1", "m2"]
+    assert dataset.subjects == ("m1", "m2")
+
+
+def test_labels_inside_are_in_the_file_of_each_image(lay):
+    root = lay("images/a.tif", "images/b.tif")
+    dataset = find_cases(root, labels_inside=True)
+    assert [case.label for case in dataset.cases] == [case.image for case in dataset.cases]
+    with pytest.raises(DatasetError, match="not both"):
+        find_cases(lay("labels/a.tif"), labels_inside=True)
+
+
+def test_a_single_file_or_glob_tells_nothing_of_what_lies_beside_it(lay):
+    root = lay("a.tif", "b.czi")
+    assert find_cases(root / "a.tif").problems == find_cases(f"{root}/*.tif").problems == ()

@@ -122,6 +122,12 @@ def test_paths_in_the_file_are_relative_to_it_and_those_given_beside_it_are_not(
     assert Path(read_config(file, ["data=volumes"]).data).resolve() == tmp_path / "volumes"
 
 
+def test_subjects_are_a_table_beside_the_file_or_a_pattern_left_as_it_is(write):
+    file = write(subjects="subjects.csv")
+    assert Path(read_config(file).subjects) == file.parent / "subjects.csv"
+    assert read_config(write(subjects="mouse(\\d+)_")).subjects == "mouse(\\d+)_"
+
+
 def test_masks_of_another_tool_are_found_from_the_file_too(write, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     write()
