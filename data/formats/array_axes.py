@@ -41,7 +41,9 @@ def _guessed(path: Path, shape: tuple[int, ...]) -> str:
             remedy=f"name all {len(shape)} stored axes, such as --axes CZYX or ZYXC for channels, --axes "
             "TZYX --time N for one time point; or save each volume as an array of its own",
         )
-    return "TC"[2 - before :] + "ZYX"[before - after :] + "CT"[: len(shape) - after]
+    front = "TC"[2 - before :]
+    behind = [axis for axis in "CT" if axis not in front][: len(shape) - after]
+    return front + "ZYX"[before - after :] + "".join(behind)
 
 
 def check_numbers(path: Path, dtype: np.dtype) -> None:

@@ -127,8 +127,8 @@ def _ambiguous(path: Path, told: Described) -> VolumeError:
         path,
         found=f"a stored shape {told.payload.shape}, axes {told.axes} (fastest first)",
         rule="what a further axis is, where the header does not tell, is for you to say",
-        remedy=f"name all {len(told.axes)} stored axes: --axes {channels} for channels, --axes {times} --time "
-        "N for one time point; or save each as a 3D file of its own",
+        remedy=f"name all {len(told.axes)} stored axes: --axes {channels} for channels, --axes {times} "
+        "--time N for one time point; or save each as a 3D file of its own",
     )
 
 

@@ -162,7 +162,7 @@ def _check_plain(one: _Slice) -> None:
             one.path,
             found=f"frames {one.tags.get(_FRAMES, '1').strip()}, samples per pixel "
             f"{one.tags.get(_SAMPLES, '1').strip()}, missing tags {missing or 'none'}",
-            rule="a file is one grey slice with position, orientation (ImagePositionPatient, ...) and PixelSpacing",
+            rule="a file is one grey slice that tells its position, orientation and pixel spacing",
             remedy=f"leave the file out if it is a report or a screenshot; otherwise {_CONVERT}",
         )
 

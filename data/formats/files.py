@@ -109,7 +109,7 @@ FILES = (
     ),
     Format(
         name="NRRD",
-        suffixes=(".seg.nrrd", ".nrrd", ".nhdr"),
+        suffixes=(".seg.nrrd", ".nhdr", ".nrrd"),
         recognises=nrrd.recognises,
         read=nrrd.read,
         write=nrrd.write,
@@ -118,7 +118,7 @@ FILES = (
     ),
     Format(
         name="MetaImage",
-        suffixes=(".mha", ".mhd"),
+        suffixes=(".mhd", ".mha"),
         recognises=metaimage.recognises,
         read=metaimage.read,
         write=metaimage.write,

@@ -167,9 +167,10 @@ def _steps(fields: Fields, count: int) -> tuple[Vector, ...] | None:
     if not spacing:
         return None
     # the file has the direction of the first axis first
-    directions = _matrix(fields, count).astype(float)
+    directions = _matrix(fields, count).astype(float).tolist()
     return tuple(
-        tuple(size * direction) for size, direction in zip(spacing[:3], directions[:3], strict=False)
+        tuple(size * part for part in direction)
+        for size, direction in zip(spacing[:3], directions[:3], strict=False)
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import VolumeError
-from ..volume import OpenVolume, Shape, Volume
+from ..volume import OpenVolume, Shape
 from .array_axes import by_slices, check_numbers, in_stored_order, named_axes
 from .choices import AS_STORED, ReadChoices
 from .stored import Key, Stored, time_point
@@ -51,8 +51,8 @@ def read(path: Path, choices: ReadChoices = AS_STORED) -> OpenVolume:
         time=time_point(path, choices, count, f"an array of shape {shape}"),
     ).opened()
     _, z, y, x = array.shape
-    opened: type[OpenVolume] = Volume if isinstance(array, np.ndarray) else OpenVolume
-    return opened(array=array, source=NpySource(axes=axes, shape=(z, y, x)), notes=tuple(notes))
+    opened = OpenVolume(array=array, source=NpySource(axes=axes, shape=(z, y, x)), notes=tuple(notes))
+    return opened.load() if isinstance(array, np.ndarray) else opened
 
 
 def write(path: Path, array: np.ndarray, source: NpySource) -> None:
