@@ -13,10 +13,10 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError, HeaderTypeError
 
-from ..atomic import new_file
+from ..atomic import new_file, replaced_folder
 from ..errors import VolumeError
 from ..volume import OpenVolume, Volume
-from . import nifti, tiff
+from . import nifti, omezarr, tiff
 from .choices import AS_STORED, ReadChoices
 
 # what gzip, nibabel, tifffile and the codecs are known to raise on damaged files; tifffile's own errors and
@@ -44,7 +44,10 @@ _HEAD_BYTES = 1024
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """One way a volume is stored: the names it goes by, the bytes it begins with, who reads and writes it."""
+    """One way a volume is stored: the names it goes by, the bytes it begins with, who reads and writes it.
+
+    `folder` tells that a volume is a folder of files, which no bytes are looked at of.
+    """
 
     name: str
     suffixes: tuple[str, ...]
@@ -52,6 +55,7 @@ class Format:
     read: Callable[[Path, ReadChoices], OpenVolume]
     write: Callable[[Path, np.ndarray, Any], None]
     source: type
+    folder: bool = False
 
 
 def _gzipped(head: bytes) -> bool:
@@ -60,6 +64,10 @@ def _gzipped(head: bytes) -> bool:
 
 def _tiff(head: bytes) -> bool:
     return head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"))
+
+
+def _nothing(_: bytes) -> bool:
+    return False
 
 
 # a longer suffix stands before the shorter one that it ends in
@@ -87,6 +95,15 @@ FORMATS = (
         read=tiff.read,
         write=tiff.write,
         source=tiff.TiffSource,
+    ),
+    Format(
+        name="OME-Zarr",
+        suffixes=(".ome.zarr", ".zarr"),
+        recognises=_nothing,
+        read=omezarr.read,
+        write=omezarr.write,
+        source=omezarr.OmeZarrSource,
+        folder=True,
     ),
 )
 SUFFIXES = tuple(suffix for known in FORMATS for suffix in known.suffixes)
@@ -156,16 +173,18 @@ def write_like(path: Path, array: np.ndarray, source: object) -> None:
             rule=f"its name ends in {' or '.join(s for known in fitting for s in known.suffixes)}",
             remedy=f"end the name in {mask_suffix(source)}",
         )
-    with new_file(path) as partial:
+    with (replaced_folder if writers[0].folder else new_file)(path) as partial:
         writers[0].write(partial, array, source)
 
 
 def mask_suffix(source: object) -> str:
-    """How the name of a result written like `source` ends: ".nii.gz", ".ome.tif" or ".tif"."""
+    """How the name of a result written like `source` ends: ".nii.gz", ".ome.zarr", ".tif"."""
     if isinstance(source, nifti.NiftiSource):
         return ".nii.gz"
     if isinstance(source, tiff.TiffSource):
         return ".ome.tif" if source.kind == "ome" else ".tif"
+    if isinstance(source, omezarr.OmeZarrSource):
+        return ".ome.zarr"
     raise TypeError(f"no format writes like a {type(source).__name__}")
 
 
@@ -176,7 +195,9 @@ def _suffix(name: str) -> str:
 
 
 def _format_of(path: Path) -> Format:
-    """The format that name and content agree on."""
+    """The format that name and content agree on; a Zarr folder may have any name, as in `a.zarr/labels/b`."""
+    if path.is_dir():
+        return _folder_format(path)
     with path.open("rb") as file:
         head = file.read(_HEAD_BYTES)
     if not head:
@@ -195,6 +216,17 @@ def _format_of(path: Path) -> Format:
         found=f"the name says {_names(named)}, the content is {_names(shown)}",
         rule=f"name and content agree on a format: {_names(list(FORMATS))}",
         remedy=f"{_renaming(shown)}export it again in one of these formats, or remove it",
+    )
+
+
+def _folder_format(path: Path) -> Format:
+    if omezarr.recognises(path):
+        return next(known for known in FORMATS if known.source is omezarr.OmeZarrSource)
+    raise VolumeError(
+        path,
+        found="a folder without Zarr metadata (.zgroup, .zarray or zarr.json)",
+        rule=f"a volume is one of {_names(list(FORMATS))}",
+        remedy="give a file or an OME-Zarr folder, or copy the folder again, its hidden files too",
     )
 
 
