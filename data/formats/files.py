@@ -2,7 +2,7 @@
 
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +13,10 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError, HeaderTypeError
 
-from ..atomic import new_file
+from ..atomic import new_file, replaced_folder
 from ..errors import VolumeError
 from ..volume import OpenVolume, Volume
-from . import dicom, hdf5, metaimage, nifti, npy, nrrd, tiff
+from . import dicom, hdf5, metaimage, nifti, npy, nrrd, omezarr, tiff
 from .choices import AS_STORED, ReadChoices
 
 # what gzip, nibabel, tifffile and the codecs are known to raise on damaged files; tifffile's and zarr's own
@@ -47,9 +47,9 @@ _HEAD_BYTES = 1024
 class Format:
     """One way a volume is stored: the names it goes by, how it is recognised, who reads and writes it.
 
-    `recognises` is asked of the first bytes of a file, or of a folder's path. The suffix "" stands for any
-    name of a folder. `result_suffix` tells from a source how the name of its results ends. A format without
-    `source` has the source of another, that of its results.
+    `recognises` is asked of the first bytes of a file, or of a folder's path. `result_suffix` tells from a
+    source how the name of its results ends. A format without `source` has the source of another, that of its
+    results.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Format:
     @property
     def described(self) -> str:
         """The name, with its suffixes if it has any."""
-        return f"{self.name} ({', '.join(self.suffixes)})" if any(self.suffixes) else self.name
+        return f"{self.name} ({', '.join(self.suffixes)})" if self.suffixes else self.name
 
 
 def _gzipped(head: bytes) -> bool:
@@ -146,15 +146,24 @@ FILES = (
 )
 FOLDERS = (
     Format(
+        name="OME-Zarr",
+        suffixes=(".ome.zarr", ".zarr"),
+        recognises=omezarr.recognises,
+        read=omezarr.read,
+        write=omezarr.write,
+        source=omezarr.OmeZarrSource,
+        result_suffix=lambda _: ".ome.zarr",
+    ),
+    Format(
         name="DICOM series (a folder)",
-        suffixes=("",),
+        suffixes=(),
         recognises=dicom.recognises,
         read=dicom.read,
         write=nifti.write,
     ),
 )
 FORMATS = FILES + FOLDERS
-SUFFIXES = tuple(suffix for known in FORMATS for suffix in known.suffixes if suffix)
+SUFFIXES = tuple(suffix for known in FORMATS for suffix in known.suffixes)
 
 
 def is_volume(path: Path) -> bool:
@@ -226,12 +235,12 @@ def write_like(path: Path, array: np.ndarray, source: object) -> None:
             rule=f"its name ends in {' or '.join(s for known in fitting for s in known.suffixes)}",
             remedy=f"end the name in {mask_suffix(source)}",
         )
-    with new_file(path) as partial:
+    with (replaced_folder if writers[0] in FOLDERS else new_file)(path) as partial:
         writers[0].write(partial, array, source)
 
 
 def mask_suffix(source: object) -> str:
-    """How the name of a result written like `source` ends: ".nii.gz", ".ome.tif", ".nrrd"."""
+    """How the name of a result written like `source` ends: ".nii.gz", ".ome.tif", ".ome.zarr"."""
     return _writers(source)[0].result_suffix(source)
 
 
@@ -249,18 +258,32 @@ def _suffix(name: str, formats: tuple[Format, ...] = FORMATS) -> str:
 
 
 def _format_of(path: Path) -> Format:
-    """The format that name and content agree on."""
-    formats, content = (FOLDERS, path) if path.is_dir() else (FILES, _head(path))
-    suffix = _suffix(path.name, formats)
-    named = [known for known in formats if suffix in known.suffixes]
-    shown = [known for known in formats if known.recognises(content)]
+    """The format that the name and the content of a file agree on; for a folder the content decides."""
+    if path.is_dir():
+        return _folder_format(path)
+    head = _head(path)
+    named = [known for known in FILES if _suffix(path.name, FILES) in known.suffixes]
+    shown = [known for known in FILES if known.recognises(head)]
     if shown and named == shown:
         return shown[0]
     raise VolumeError(
         path,
         found=f"the name says {_names(named)}, the content is {_names(shown)}",
-        rule=f"name and content agree on a format: {_names(list(FORMATS))}",
+        rule=f"name and content agree on a format: {_names(FORMATS)}",
         remedy=f"{_renaming(shown)}export it again in one of these formats, or remove it",
+    )
+
+
+def _folder_format(path: Path) -> Format:
+    """An image inside an OME-Zarr has any name (`a.zarr/labels/b`), and so has a DICOM series."""
+    for known in FOLDERS:
+        if known.recognises(path):
+            return known
+    raise VolumeError(
+        path,
+        found="a folder without Zarr metadata (.zgroup, .zarray or zarr.json) and without DICOM files",
+        rule=f"a folder that is one volume is {_names(FOLDERS)}",
+        remedy="give a file or such a folder, or copy the folder again, its hidden files too",
     )
 
 
@@ -277,9 +300,9 @@ def _head(path: Path) -> bytes:
     return head
 
 
-def _names(formats: list[Format]) -> str:
+def _names(formats: Iterable[Format]) -> str:
     return ", ".join(known.described for known in formats) or "no known format"
 
 
 def _renaming(shown: list[Format]) -> str:
-    return f"rename it to end in {shown[0].suffixes[-1]}, " if shown and shown[0].suffixes[-1] else ""
+    return f"rename it to end in {shown[0].suffixes[-1]}, " if shown else ""
