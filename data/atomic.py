@@ -58,6 +58,29 @@ def new_file(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+@contextmanager
+def replaced_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path` that replaces whatever has that name when the block ends well."""
+    _remove_leftovers(path)
+    partial, old = _partial(path), _partial(path)
+    partial.mkdir()
+    try:
+        yield partial
+        _sync_tree(partial)
+        if path.exists():
+            path.rename(old)
+        try:
+            partial.rename(path)
+        except OSError:
+            if old.exists():
+                old.rename(path)
+            raise
+        _sync_folder(path.parent)
+    finally:
+        _remove(partial)
+    _remove(old)
+
+
 def write_text(path: Path, text: str) -> None:
     """Replaces a file's content in one step: readers see the old or the new, never a part."""
     with new_file(path) as partial:
@@ -98,7 +121,11 @@ def _remove_leftovers(path: Path) -> None:
         owner = partial.name.split("-")[1]
         if not owner.isdigit() or psutil.pid_exists(int(owner)):
             continue
-        if partial.is_dir():
-            shutil.rmtree(partial, ignore_errors=True)
-        else:
-            partial.unlink(missing_ok=True)
+        _remove(partial)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -2,7 +2,7 @@
 
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,14 +13,15 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError, HeaderTypeError
 
-from ..atomic import new_file
+from ..atomic import new_file, replaced_folder
 from ..errors import VolumeError
 from ..volume import OpenVolume, Volume, Voxels
-from . import nifti, tiff
+from . import dicom, hdf5, metaimage, nifti, npy, nrrd, omezarr, tiff
 from .choices import AS_STORED, ReadChoices
 
-# what gzip, nibabel, tifffile and the codecs are known to raise on damaged files; tifffile's own errors and
-# UnicodeError are ValueErrors, imagecodecs' are RuntimeErrors, and tifffile also trips over its own asserts
+# what gzip, nibabel, tifffile and the codecs are known to raise on damaged files; tifffile's and zarr's own
+# errors and UnicodeError are ValueErrors, imagecodecs' and SimpleITK's are RuntimeErrors, h5py's are of many
+# of these kinds, and tifffile also trips over its own asserts
 _READ_FAILURES = (
     ArithmeticError,
     AssertionError,
@@ -44,14 +45,25 @@ _HEAD_BYTES = 1024
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """One way a volume is stored: the names it goes by, the bytes it begins with, who reads and writes it."""
+    """One way a volume is stored: the names it goes by, how it is recognised, who reads and writes it.
+
+    `recognises` is asked of the first bytes of a file, or of a folder's path. `result_suffix` tells from a
+    source how the name of its results ends. A format without `source` has the source of another, that of its
+    results.
+    """
 
     name: str
     suffixes: tuple[str, ...]
-    recognises: Callable[[bytes], bool]
+    recognises: Callable[[Any], bool]
     read: Callable[[Path, ReadChoices], OpenVolume]
     write: Callable[[Path, np.ndarray, Any], None]
-    source: type
+    source: type | None = None
+    result_suffix: Callable[[Any], str] = lambda _: ""
+
+    @property
+    def described(self) -> str:
+        """The name, with its suffixes if it has any."""
+        return f"{self.name} ({', '.join(self.suffixes)})" if self.suffixes else self.name
 
 
 def _gzipped(head: bytes) -> bool:
@@ -62,8 +74,12 @@ def _tiff(head: bytes) -> bool:
     return head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"))
 
 
+def _tiff_result(source: tiff.TiffSource) -> str:
+    return ".ome.tif" if source.kind == "ome" else ".tif"
+
+
 # a longer suffix stands before the shorter one that it ends in
-FORMATS = (
+FILES = (
     Format(
         name="gzip-compressed NIfTI",
         suffixes=(".nii.gz",),
@@ -71,6 +87,7 @@ FORMATS = (
         read=nifti.read,
         write=nifti.write,
         source=nifti.NiftiSource,
+        result_suffix=lambda _: ".nii.gz",
     ),
     Format(
         name="NIfTI",
@@ -79,6 +96,7 @@ FORMATS = (
         read=nifti.read,
         write=nifti.write,
         source=nifti.NiftiSource,
+        result_suffix=lambda _: ".nii.gz",
     ),
     Format(
         name="TIFF",
@@ -87,14 +105,77 @@ FORMATS = (
         read=tiff.read,
         write=tiff.write,
         source=tiff.TiffSource,
+        result_suffix=_tiff_result,
+    ),
+    Format(
+        name="NRRD",
+        suffixes=(".seg.nrrd", ".nhdr", ".nrrd"),
+        recognises=nrrd.recognises,
+        read=nrrd.read,
+        write=nrrd.write,
+        source=nrrd.NrrdSource,
+        result_suffix=lambda _: ".nrrd",
+    ),
+    Format(
+        name="MetaImage",
+        suffixes=(".mhd", ".mha"),
+        recognises=metaimage.recognises,
+        read=metaimage.read,
+        write=metaimage.write,
+        source=metaimage.MetaImageSource,
+        result_suffix=lambda _: ".mha",
+    ),
+    Format(
+        name="numpy array",
+        suffixes=(".npy",),
+        recognises=npy.recognises,
+        read=npy.read,
+        write=npy.write,
+        source=npy.NpySource,
+        result_suffix=lambda _: ".npy",
+    ),
+    Format(
+        name="HDF5",
+        suffixes=(".hdf5", ".h5"),
+        recognises=hdf5.recognises,
+        read=hdf5.read,
+        write=hdf5.write,
+        source=hdf5.Hdf5Source,
+        result_suffix=lambda _: ".h5",
     ),
 )
+FOLDERS = (
+    Format(
+        name="OME-Zarr",
+        suffixes=(".ome.zarr", ".zarr"),
+        recognises=omezarr.recognises,
+        read=omezarr.read,
+        write=omezarr.write,
+        source=omezarr.OmeZarrSource,
+        result_suffix=lambda _: ".ome.zarr",
+    ),
+    Format(
+        name="DICOM series (a folder)",
+        suffixes=(),
+        recognises=dicom.recognises,
+        read=dicom.read,
+        write=nifti.write,
+    ),
+)
+FORMATS = FILES + FOLDERS
 SUFFIXES = tuple(suffix for known in FORMATS for suffix in known.suffixes)
 
 
 def is_volume(path: Path) -> bool:
-    """Whether the name is that of a volume; hidden files (.DS_Store, ._copy.tif) are not."""
-    return not path.name.startswith(".") and _suffix(path.name) != ""
+    """Whether a file, or a folder that is one volume, goes by the name of a volume or is a DICOM series.
+
+    Hidden ones (.DS_Store, ._copy.tif) are not.
+    """
+    if path.name.startswith("."):
+        return False
+    if path.is_dir():
+        return _suffix(path.name, FOLDERS) != "" or dicom.recognises(path)
+    return _suffix(path.name, FILES) != ""
 
 
 def strip_suffix(name: str) -> str:
@@ -169,9 +250,7 @@ def write_like(path: Path, array: np.ndarray, source: object) -> None:
     """
     path = Path(path)
     suffix = _suffix(path.name)
-    fitting = [known for known in FORMATS if isinstance(source, known.source)]
-    if not fitting:
-        raise TypeError(f"no format writes like a {type(source).__name__}")
+    fitting = _writers(source)
     writers = [known for known in fitting if suffix in known.suffixes]
     if not writers:
         raise VolumeError(
@@ -180,27 +259,59 @@ def write_like(path: Path, array: np.ndarray, source: object) -> None:
             rule=f"its name ends in {' or '.join(s for known in fitting for s in known.suffixes)}",
             remedy=f"end the name in {mask_suffix(source)}",
         )
-    with new_file(path) as partial:
+    with (replaced_folder if writers[0] in FOLDERS else new_file)(path) as partial:
         writers[0].write(partial, array, source)
 
 
 def mask_suffix(source: object) -> str:
-    """How the name of a result written like `source` ends: ".nii.gz", ".ome.tif" or ".tif"."""
-    if isinstance(source, nifti.NiftiSource):
-        return ".nii.gz"
-    if isinstance(source, tiff.TiffSource):
-        return ".ome.tif" if source.kind == "ome" else ".tif"
-    raise TypeError(f"no format writes like a {type(source).__name__}")
+    """How the name of a result written like `source` ends: ".nii.gz", ".ome.tif", ".ome.zarr"."""
+    return _writers(source)[0].result_suffix(source)
 
 
-def _suffix(name: str) -> str:
+def _writers(source: object) -> list[Format]:
+    fitting = [known for known in FORMATS if known.source is not None and isinstance(source, known.source)]
+    if not fitting:
+        raise TypeError(f"no format writes like a {type(source).__name__}")
+    return fitting
+
+
+def _suffix(name: str, formats: tuple[Format, ...] = FORMATS) -> str:
     """The part of the name that tells its format, in lower case; "" if none does."""
     lower = name.lower()
-    return next((suffix for suffix in SUFFIXES if lower.endswith(suffix)), "")
+    return next((suffix for known in formats for suffix in known.suffixes if lower.endswith(suffix)), "")
 
 
 def _format_of(path: Path) -> Format:
-    """The format that name and content agree on."""
+    """The format that the name and the content of a file agree on; for a folder the content decides."""
+    if path.is_dir():
+        return _folder_format(path)
+    head = _head(path)
+    named = [known for known in FILES if _suffix(path.name, FILES) in known.suffixes]
+    shown = [known for known in FILES if known.recognises(head)]
+    if shown and named == shown:
+        return shown[0]
+    raise VolumeError(
+        path,
+        found=f"the name says {_names(named)}, the content is {_names(shown)}",
+        rule=f"name and content agree on a format: {_names(FORMATS)}",
+        remedy=f"{_renaming(shown)}export it again in one of these formats, or remove it",
+    )
+
+
+def _folder_format(path: Path) -> Format:
+    """An image inside an OME-Zarr has any name (`a.zarr/labels/b`), and so has a DICOM series."""
+    for known in FOLDERS:
+        if known.recognises(path):
+            return known
+    raise VolumeError(
+        path,
+        found="a folder without Zarr metadata (.zgroup, .zarray or zarr.json) and without DICOM files",
+        rule=f"a folder that is one volume is {_names(FOLDERS)}",
+        remedy="give a file or such a folder, or copy the folder again, its hidden files too",
+    )
+
+
+def _head(path: Path) -> bytes:
     with path.open("rb") as file:
         head = file.read(_HEAD_BYTES)
     if not head:
@@ -210,20 +321,11 @@ def _format_of(path: Path) -> Format:
             rule="a volume has voxels",
             remedy="copy or export it again, or remove it",
         )
-    named = [known for known in FORMATS if _suffix(path.name) in known.suffixes]
-    shown = [known for known in FORMATS if known.recognises(head)]
-    if shown and named == shown:
-        return shown[0]
-    raise VolumeError(
-        path,
-        found=f"the name says {_names(named)}, the content is {_names(shown)}",
-        rule=f"name and content agree on a format: {_names(list(FORMATS))}",
-        remedy=f"{_renaming(shown)}export it again in one of these formats, or remove it",
-    )
+    return head
 
 
-def _names(formats: list[Format]) -> str:
-    return ", ".join(f"{known.name} ({', '.join(known.suffixes)})" for known in formats) or "no known format"
+def _names(formats: Iterable[Format]) -> str:
+    return ", ".join(known.described for known in formats) or "no known format"
 
 
 def _renaming(shown: list[Format]) -> str:

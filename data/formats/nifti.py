@@ -2,7 +2,6 @@
 
 import gzip
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
 import nibabel as nib
@@ -11,12 +10,15 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
 from ..errors import VolumeError
 from ..units import canonical
-from ..volume import Shape, Triple, Volume
+from ..volume import OpenVolume, Shape, Triple
 from .choices import AS_STORED, ReadChoices
 from .spacing import tidy
+from .stored import Key, Stored, declared_axes, time_point, volume_of
 
 _RAS = np.array([[0, 1], [1, 1], [2, 1]])
 _VERSIONS = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
+_HEAD_BYTES = 540
+_COLOURS = ("red", "green", "blue", "alpha")
 _IMAGES = {348: nib.Nifti1Image, 540: nib.Nifti2Image}
 
 Header = nib.Nifti1Header  # nibabel's NIfTI-2 header is a subclass
@@ -42,35 +44,42 @@ class NiftiSource:
         return np.column_stack([self.axes, self.flips])
 
 
-def read(path: Path, choices: ReadChoices = AS_STORED) -> Volume:  # noqa: ARG001
-    """The volume of a NIfTI file, (1, Z, Y, X) in the closest RAS orientation and native byte order.
+def read(path: Path, choices: ReadChoices = AS_STORED) -> OpenVolume:
+    """The volume of a NIfTI file, (C, Z, Y, X) in the closest RAS orientation and native byte order.
 
-    Every byte is read and, in .nii.gz, checked against the checksum. Voxels keep their data type unless the
-    header scales them: then they are computed in float64 and kept in float32, or in float64 where that
-    would lose digits (32-bit integers and wider). The spacing is the length of the affine's columns.
+    The first three stored axes are X, Y, Z: the affine says where they point. Further ones are dropped where
+    their extent is 1, are channels where the header calls the voxels vectors, and are otherwise named by
+    `choices.axes` in stored order: "XYZC", or "XYZT" with a time point. The colours of a voxel are channels.
 
-    Raises VolumeError for what is not one 3D scalar volume with a usable affine; what nibabel and gzip
-    raise on damaged files is passed on.
+    Every byte of a .nii.gz is read and checked against the checksum; a large .nii stays on disk. Voxels keep
+    their data type unless the header scales them: then they are computed in float64 and kept in float32, or
+    in float64 where that would lose digits (32-bit integers and wider). The spacing is the length of the
+    affine's columns.
+
+    Raises VolumeError for what is not one 3D volume with a usable affine; what nibabel and gzip raise on
+    damaged files is passed on.
     """
-    content = _content(path)
-    header = _header(path, content)
+    packed = path.name.lower().endswith(".gz")
+    content = _decompressed(path) if packed else None
+    header = _header(path, _head(path) if content is None else content[:_HEAD_BYTES])
     _check_kind(path, header)
     notes: list[str] = []
-    shape = _spatial_shape(path, header, notes)
+    shape = _spatial_shape(path, header)
     affine = _affine(path, header)
-    stored = _scaled(header.raw_data_from_fileobj(BytesIO(content)).reshape(shape), header)
-
     orientation = io_orientation(affine).astype(int)
-    array = apply_orientation(stored, orientation).transpose(2, 1, 0)
     spacing, origin, direction = _geometry(affine @ inv_ornt_aff(orientation, shape))
     (x_axis, x_flip), (y_axis, y_flip), (z_axis, z_flip) = orientation.tolist()
-    return Volume(
-        array=np.ascontiguousarray(array)[None],
+
+    stored = _stored(path, header, choices, notes, content, orientation)
+    array = stored.canonical()[:] if packed else stored.opened()
+    return volume_of(
+        array,
         spacing=spacing,
         unit=_unit(header, notes),
         origin=origin,
         direction=direction,
         orientation="RAS",
+        channels=_COLOURS[: array.shape[0]] if header.get_data_dtype().names else (),
         source=NiftiSource(
             header=header.binaryblock,
             axes=(x_axis, y_axis, z_axis),
@@ -105,12 +114,15 @@ def write(path: Path, array: np.ndarray, source: NiftiSource) -> None:
     _IMAGES[size](data, affine, header, dtype=data.dtype).to_filename(path)
 
 
-def _content(path: Path) -> bytes:
-    """All bytes, decompressed to the very end: only there gzip compares its checksum."""
-    if path.name.lower().endswith(".gz"):
-        with gzip.open(path) as file:
-            return file.read()
-    return path.read_bytes()
+def _decompressed(path: Path) -> bytes:
+    """All bytes, to the very end: only there gzip compares its checksum."""
+    with gzip.open(path) as file:
+        return file.read()
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_HEAD_BYTES)
 
 
 def recognises(head: bytes) -> bool:
@@ -128,8 +140,8 @@ def _header_size(head: bytes) -> int | None:
     return None
 
 
-def _header(path: Path, content: bytes) -> Header:
-    size = _header_size(content)
+def _header(path: Path, head: bytes) -> Header:
+    size = _header_size(head)
     if size is None:
         raise VolumeError(
             path,
@@ -139,8 +151,16 @@ def _header(path: Path, content: bytes) -> Header:
         )
     kind = _VERSIONS[size]
     # nibabel silently mends zero voxel sizes to 1, so they are looked at before it can
-    _check_voxel_size(path, kind(content[:size], check=False))
-    return kind.from_fileobj(BytesIO(content))
+    _check_voxel_size(path, kind(head[:size], check=False))
+    header = kind(head[:size])
+    if header.get_data_offset() < size:
+        raise VolumeError(
+            path,
+            found=f"voxels that begin at byte {header.get_data_offset()} (vox_offset), inside the header",
+            rule="the voxels of a .nii or .nii.gz file follow its header",
+            remedy="convert the file again from its origin",
+        )
+    return header
 
 
 def _check_voxel_size(path: Path, header: Header) -> None:
@@ -161,26 +181,18 @@ def _check_voxel_size(path: Path, header: Header) -> None:
 
 def _check_kind(path: Path, header: Header) -> None:
     dtype = header.get_data_dtype()
-    if dtype.kind not in "iuf":
-        kind = "complex numbers" if dtype.kind == "c" else "colours (RGB)"
+    if dtype.kind not in "iuf" and dtype.names is None:
         raise VolumeError(
             path,
-            found=f"voxels are {kind}, data type {dtype}",
-            rule="a voxel is one integer or floating-point number",
+            found=f"voxels are complex numbers, data type {dtype}",
+            rule="a voxel is one integer or floating-point number, or a colour",
             remedy="save one number per voxel: magnitude or phase, grey value, or label number",
         )
 
 
-def _spatial_shape(path: Path, header: Header, notes: list[str]) -> Shape:
-    """Stored (X, Y, Z); axes of extent 1 beyond the third are dropped, missing ones added."""
+def _spatial_shape(path: Path, header: Header) -> Shape:
+    """Stored (X, Y, Z), missing axes added."""
     stored = header.get_data_shape()
-    if any(extent > 1 for extent in stored[3:]):
-        raise VolumeError(
-            path,
-            found=f"an array of shape {stored} (x, y, z, further axes)",
-            rule="a NIfTI file holds one 3D volume (time points and channels come with a later version)",
-            remedy="save each time point or channel as a 3D file of its own",
-        )
     if len(stored) < 2 or 0 in stored:
         raise VolumeError(
             path,
@@ -188,12 +200,92 @@ def _spatial_shape(path: Path, header: Header, notes: list[str]) -> Shape:
             rule="a volume has two or three axes and at least one voxel along each",
             remedy="save the volume again from its origin, or remove the file",
         )
-    if len(stored) > 3:
-        notes.append(f"axes of extent 1 dropped from the stored shape {stored}")
-    if len(stored) == 2:
-        notes.append("a single 2D plane, read as a volume of one slice")
     x, y, z = (*stored, 1)[:3]
     return x, y, z
+
+
+def _stored(
+    path: Path,
+    header: Header,
+    choices: ReadChoices,
+    notes: list[str],
+    content: bytes | None,
+    orientation: np.ndarray,
+) -> Stored:
+    """The array in the file, or in its decompressed content; its letters say where each axis points."""
+    axes, shape = _named_axes(path, header, choices, notes)
+    dtype = header.get_data_dtype()
+    if dtype.names:
+        dtype, axes, shape = dtype[0], "C" + axes, (len(dtype), *shape)
+        header = header.copy()
+        header.set_slope_inter(1, 0)  # which colours are to ignore
+        notes.append(f"the {shape[0]} colours of a voxel are read as channels")
+    count = shape[axes.index("T")] if "T" in axes else 1
+    offset = header.get_data_offset()
+
+    def read(key: Key) -> np.ndarray:
+        if content is not None:
+            return _scaled(np.ndarray(shape, dtype, content, offset, order="F")[key], header)
+        # a map that stayed open would hold in memory all that was ever read through it
+        mapped = np.memmap(path, np.uint8, "r")
+        return _scaled(np.array(np.ndarray(shape, dtype, mapped, offset, order="F")[key]), header)
+
+    read((slice(0),) * len(shape))  # raises where the file ends before its voxels do
+    turned = {"XYZ"[n]: "XYZ"[axis] for n, axis in enumerate(orientation[:, 0].tolist())}
+    return Stored(
+        shape=shape,
+        dtype=_scaled(np.zeros(1, dtype), header).dtype,
+        axes="".join(turned.get(axis, axis) for axis in axes),
+        # a slice of the slowest spatial axis is the longest run of bytes
+        chunk=tuple(1 if axis == "Z" else n for axis, n in zip(axes, shape, strict=True)),
+        read=read,
+        time=time_point(path, choices, count, f"a stored shape {header.get_data_shape()}"),
+        flipped="".join("XYZ"[axis] for axis, flip in orientation.tolist() if flip < 0),
+    )
+
+
+def _named_axes(
+    path: Path, header: Header, choices: ReadChoices, notes: list[str]
+) -> tuple[str, tuple[int, ...]]:
+    """A letter for each stored axis that is kept, and the extents of these."""
+    stored = header.get_data_shape()
+    spatial = _spatial_shape(path, header)
+    further = tuple(n for n in stored[3:] if n > 1)
+    if len(stored) == 2:
+        notes.append("a single 2D plane, read as a volume of one slice")
+    if len(stored) > 3 + len(further):
+        notes.append(f"axes of extent 1 dropped from the stored shape {stored}")
+    if choices.axes is not None:
+        whole = len(choices.axes) == len(stored)
+        return _declared(path, choices.axes, spatial + (stored[3:] if whole else further), stored, notes)
+    if stored[4:] == further and len(further) == 1 and header.get_intent()[0] == "vector":
+        notes.append(f"the header says vectors: their {further[0]} components are read as channels")
+        return "XYZC", (*spatial, *further)
+    if further:
+        raise VolumeError(
+            path,
+            found=f"an array of shape {stored} (x, y, z, further axes)",
+            rule="what the further axes of a NIfTI file are is for you to say",
+            remedy="name the stored axes (those of extent 1 may be left out), --axes XYZC for channels or "
+            "--axes XYZT --time N for one time point, or save each as a 3D file of its own",
+        )
+    return "XYZ", spatial
+
+
+def _declared(
+    path: Path, axes: str, shape: tuple[int, ...], stored: tuple[int, ...], notes: list[str]
+) -> tuple[str, tuple[int, ...]]:
+    words = f"a stored shape {stored} (x, y, z, further axes)"
+    if not axes.startswith("XYZ"[: len(stored)]):
+        raise VolumeError(
+            path,
+            found=f"{words}, for the declared axes {axes}",
+            rule="the first three stored axes of a NIfTI file are X, Y and Z, in this order",
+            remedy="declare XYZC, XYZT or XYZTC; where they point the affine says",
+        )
+    axes = "XYZ" if axes == "XY" else axes
+    notes.append(f"axes declared as {axes}")
+    return declared_axes(path, axes, shape, words), shape
 
 
 def _affine(path: Path, header: Header) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 from xml.etree import ElementTree
 
 import numpy as np
@@ -10,21 +9,15 @@ import tifffile
 from tifffile import TiffFile, TiffPageSeries
 
 from ..errors import VolumeError
-from ..volume import Shape, Triple, Volume
+from ..volume import OpenVolume, Shape, Triple
 from .choices import AS_STORED, ReadChoices
+from .stored import Stored, declared_axes, time_point, volume_of
 from .tiff_spacing import Resolution, calibration, ome_words, pixels_per_unit, resolution
+from .tiff_voxels import KINDS, Kind, only_series, voxel_reader
 from .tiff_whole import check_whole, heeding_tifffile
 
-Kind = Literal["imagej", "ome", "plain"]
 Words = tuple[tuple[str, str | float], ...]
 
-_KINDS: dict[str, Kind] = {
-    "imagej": "imagej",
-    "ome": "ome",
-    "shaped": "plain",
-    "uniform": "plain",
-    "generic": "plain",
-}
 _COLOURS = ("red", "green", "blue", "alpha")
 _IMAGEJ_DTYPES = ("uint8", "uint16", "int16", "float32")
 # 32-bit offsets end at 4 GiB; the rest is for the headers of the pages
@@ -46,28 +39,33 @@ class TiffSource:
     unit: str | None = None
 
 
-def read(path: Path, choices: ReadChoices = AS_STORED) -> Volume:  # noqa: ARG001
+def read(path: Path, choices: ReadChoices = AS_STORED) -> OpenVolume:
     """The volume of a TIFF, (C, Z, Y, X) as stored, with spacing and unit where its metadata tell them all.
 
-    Pages without a named axis are slices; the colours of a pixel are channels; `notes` say so.
+    `choices.axes` stand above the axes in the file. Pages without a named axis are slices; the colours of a
+    pixel are channels; `notes` say so. A large volume stays on disk.
 
-    Raises VolumeError for a file that is not one whole volume: several images or time points, axes that
-    cannot be told, pages missing or cut; what tifffile and the codecs raise on damage is passed on.
+    Raises VolumeError for a file that is not one whole volume: several images, time points without a choice,
+    axes that cannot be told, pages missing or cut; what tifffile and the codecs raise on damage is passed on.
     """
     notes: list[str] = []
     with heeding_tifffile(path, notes), TiffFile(path) as tif:
-        series = _only_series(path, tif)
+        series = only_series(path, tif)
         check_whole(path, tif, series)
-        array, channels = _canonical(path, series.asarray(), series.axes, notes)
+        stored, channels = _stored(path, tif, series, choices, notes)
+        array = stored.opened()
         names = _ome_channels(tif, array.shape[0]) if series.kind == "ome" else ()
-        kind = _KINDS[series.kind]
+        kind = KINDS[series.kind]
         found = calibration(tif, kind, slices=array.shape[1])
         tags = resolution(tif.pages.first)
     if found.note:
         notes.append(found.note)
+    if kind == "plain" and found.spacing:
+        # a plain TIFF has no place for the depth of a slice
+        kind, tags = "imagej", pixels_per_unit(found.spacing)
     _, z, y, x = array.shape
-    return Volume(
-        array=array,
+    return volume_of(
+        array,
         spacing=found.spacing,
         unit=found.unit,
         channels=channels or names,
@@ -121,64 +119,44 @@ def write_new(path: Path, array: np.ndarray, spacing: Triple | None = None, unit
     )
 
 
-def _only_series(path: Path, tif: TiffFile) -> TiffPageSeries:
-    # a list of pages that loops or breaks off is logged here, before anything is read
-    images = [series for series in tif.series if not series.keyframe.is_reduced]
-    if len(images) != 1:
+def _stored(
+    path: Path, tif: TiffFile, series: TiffPageSeries, choices: ReadChoices, notes: list[str]
+) -> tuple[Stored, tuple[str, ...]]:
+    """The array with a letter for each axis longer than 1, and names of its channels if they are colours."""
+    if series.dtype.kind not in "iufb":
         raise VolumeError(
             path,
-            found=f"{len(images)} images in one file, of shapes {[series.shape for series in images]}",
-            rule="a file holds one volume (smaller copies of it may stand beside it)",
-            remedy="save each image as a file of its own",
-        )
-    series = images[0]
-    if series.kind not in _KINDS or series.is_multifile:
-        met = "spread over several files" if series.is_multifile else f"of the kind {series.kind!r}"
-        raise VolumeError(
-            path,
-            found=f"a TIFF {met}",
-            rule="a volume is one ImageJ, OME or plain TIFF",
-            remedy="open it in Fiji (Bio-Formats) and save it as one OME-TIFF or ImageJ TIFF",
-        )
-    return series
-
-
-def _canonical(
-    path: Path, array: np.ndarray, axes: str, notes: list[str]
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The array as (C, Z, Y, X) in native byte order, and names of its channels if they are colours."""
-    kept = [n for n, axis in enumerate(axes) if axis in "YX" or array.shape[n] > 1]
-    stored = f"axes {axes} of shape {array.shape}"
-    array = array.reshape([array.shape[n] for n in kept])
-    axes, channels = _named_axes(path, "".join(axes[n] for n in kept), array.shape, stored, notes)
-    order = [axes.index(axis) for axis in "CZYX" if axis in axes]
-    array = array.transpose(order)
-    for place, axis in enumerate("CZ"):
-        if axis not in axes:
-            array = np.expand_dims(array, place)
-    if array.dtype.kind not in "iufb":
-        raise VolumeError(
-            path,
-            found=f"voxels of data type {array.dtype}",
+            found=f"voxels of data type {series.dtype}",
             rule="a voxel is one integer or floating-point number",
             remedy="save magnitude or phase, or grey values",
         )
-    dtype = np.dtype(np.uint8) if array.dtype == bool else array.dtype.newbyteorder("=")
-    return np.ascontiguousarray(array, dtype=dtype), channels
+    words = f"axes {series.axes} of shape {series.shape}"
+    shape, axes = series.shape, series.axes
+    if choices.axes is not None:
+        # tifffile leaves out axes of extent 1
+        whole = series.get_shape(squeeze=False)
+        shape = whole if len(choices.axes) == len(whole) else shape
+        axes = declared_axes(path, choices.axes, shape, words)
+        notes.append(f"axes declared as {axes}, where the file has {words}")
+    kept = [n for n, axis in enumerate(axes) if axis in "YX" or shape[n] > 1]
+    extents = tuple(shape[n] for n in kept)
+    axes, channels = _named_axes(path, "".join(axes[n] for n in kept), extents, words, notes)
+    count = extents[axes.index("T")] if "T" in axes else 1
+    return Stored(
+        shape=extents,
+        dtype=series.dtype,
+        axes=axes,
+        chunk=tuple(n if axis in "YX" else 1 for axis, n in zip(axes, extents, strict=True)),
+        read=voxel_reader(path, tif, series, extents),
+        time=time_point(path, choices, count, words),
+    ), channels
 
 
 def _named_axes(
     path: Path, axes: str, shape: tuple[int, ...], stored: str, notes: list[str]
 ) -> tuple[str, tuple[str, ...]]:
-    """Axes in the letters C, Z, Y, X, told from what the file calls them, and the names of colours."""
+    """Axes in the letters T, C, Z, Y, X, told from what the file calls them, and the names of colours."""
     channels: tuple[str, ...] = ()
-    if "T" in axes:
-        raise VolumeError(
-            path,
-            found=f"{shape[axes.index('T')]} time points ({stored})",
-            rule="a file holds one 3D volume (time comes with a later version)",
-            remedy="save each time point as a file of its own; if it is the depth, mark the axis as Z",
-        )
     unnamed = [axis for axis in axes if axis in "QI"]
     if len(unnamed) == 1 and "Z" not in axes:
         axes = axes.replace(unnamed[0], "Z")
@@ -188,12 +166,13 @@ def _named_axes(
         axes = axes.replace("S", "C")
         channels = _COLOURS[:count] if count in (3, 4) else ()
         notes.append(f"the {count} samples of a pixel are read as channels ({stored})")
-    if not set(axes) <= set("CZYX") or len(set(axes)) != len(axes):
+    if not set(axes) <= set("TCZYX") or len(set(axes)) != len(axes):
         raise VolumeError(
             path,
             found=stored,
-            rule="the axes of a volume are Z, Y, X and possibly C, each named once",
-            remedy="save it with named axes (ImageJ hyperstack or OME-TIFF), or one file per further index",
+            rule="the axes of a volume are Z, Y, X and possibly C or T, each named once",
+            remedy="name them with --axes (ZCYX, say), or save it with named axes (ImageJ hyperstack or "
+            "OME-TIFF), or one file per further index",
         )
     return axes, channels
 

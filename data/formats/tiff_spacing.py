@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from xml.etree import ElementTree
 
@@ -10,6 +10,7 @@ from tifffile import TiffFile, TiffPage
 
 from ..units import canonical, factor
 from ..volume import Triple
+from . import tiff_metamorph
 from .spacing import tidy
 
 Rational = tuple[int, int]
@@ -55,9 +56,24 @@ def resolution(page: TiffPage) -> Resolution | None:
 def calibration(tif: TiffFile, kind: str, slices: int) -> Calibration:
     """What the metadata of this kind of TIFF ("imagej", "ome" or "plain") say of the voxels' size."""
     readers: dict[str, Callable[[TiffFile, int], Calibration]] = {"imagej": _imagej, "ome": _ome}
-    if kind not in readers:
+    return readers.get(kind, _plain)(tif, slices)
+
+
+def _plain(tif: TiffFile, slices: int) -> Calibration:
+    """What MetaMorph says where it made the file, in the words of ImageJ; others say too little."""
+    told = tiff_metamorph.lengths(tif, slices)
+    if told is None:
         return Calibration(note=f"a plain TIFF says nothing of the depth of a slice: {_ADVICE}")
-    return readers[kind](tif, slices)
+    lengths, name = told
+    if lengths["x"] is None or lengths["y"] is None:
+        return Calibration(note=f"MetaMorph's spatial calibration is off or lacking: {_ADVICE}")
+    if lengths["z"] is None and slices > 1:
+        lacking = "MetaMorph tells no one distance between the slices (z-position, ZDistance)"
+        return Calibration(note=f"{lacking}: {_ADVICE}")
+    found = _in_one_unit(lengths, dict.fromkeys("zyx", name), ())
+    if found.spacing is None or found.unit is None:
+        return found
+    return replace(found, words=(("spacing", found.spacing[0]), ("unit", found.unit)))
 
 
 def _imagej(tif: TiffFile, slices: int) -> Calibration:

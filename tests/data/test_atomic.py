@@ -3,9 +3,10 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from fewvox.data.atomic import new_file, new_folder, write_text
+from fewvox.data.atomic import new_file, new_folder, replaced_folder, write_text
 from fewvox.data.errors import UserError
 
 
@@ -94,3 +95,33 @@ def test_text_is_replaced_in_one_step(tmp_path):
     write_text(path, "é 2")
     assert path.read_text(encoding="utf-8") == "é 2"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_replaces_what_had_its_name_only_when_its_block_has_ended(tmp_path):
+    for _ in range(2):
+        with replaced_folder(tmp_path / "out") as partial:
+            fill(partial)
+        (tmp_path / "out" / "older").touch()
+    with pytest.raises(ValueError, match="half"), replaced_folder(tmp_path / "out") as partial:
+        raise ValueError("half")
+    assert (tmp_path / "out" / "older").exists()
+    with replaced_folder(tmp_path / "out") as partial:
+        fill(partial)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["sub"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_folder_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    rename = Path.rename
+
+    def failing(path: Path, target: Path) -> Path:
+        if (path / "sub").exists():
+            raise OSError("no space left on device")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(OSError, match="no space"), replaced_folder(tmp_path / "out") as partial:
+        fill(partial)
+    assert list((tmp_path / "out").iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]

@@ -5,9 +5,11 @@ import os
 import pickle
 from pathlib import Path
 
+import h5py
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import tifffile
 from fewvox.data.errors import VolumeError
 from fewvox.data.formats import files, nifti, tiff
@@ -27,11 +29,49 @@ def write_tiff(path: Path) -> Path:
     return path
 
 
-WRITERS = {"a.nii": write_nifti, "a.nii.gz": write_nifti, "a.tif": write_tiff}
+def write_itk(path: Path) -> Path:
+    image = sitk.GetImageFromArray(ARRAY)
+    image.SetSpacing((0.8, 0.8, 2.0))
+    image.SetDirection((-1, 0, 0, 0, -1, 0, 0, 0, 1))
+    sitk.WriteImage(image, path, useCompression=True)
+    return path
+
+
+def write_hdf5(path: Path) -> Path:
+    with h5py.File(path, "w") as file:
+        file["raw"] = ARRAY
+        file["raw"].attrs["element_size_um"] = (2.0, 0.8, 0.8)
+    return path
+
+
+WRITERS = {
+    "a.nii": write_nifti,
+    "a.nii.gz": write_nifti,
+    "a.tif": write_tiff,
+    "a.nrrd": write_itk,
+    "a.mha": write_itk,
+    "a.h5": write_hdf5,
+}
 
 
 @pytest.mark.parametrize(
-    "name", ["a.nii", "a.nii.gz", "A.NII.GZ", "a.tif", "a.TIFF", "a.b.ome.tif", "a.ome.tiff"]
+    "name",
+    [
+        "a.nii",
+        "a.nii.gz",
+        "A.NII.GZ",
+        "a.tif",
+        "a.TIFF",
+        "a.b.ome.tif",
+        "a.ome.tiff",
+        "a.seg.nrrd",
+        "a.nhdr",
+        "a.mha",
+        "a.mhd",
+        "a.npy",
+        "a.h5",
+        "A.HDF5",
+    ],
 )
 def test_names_of_volumes(name):
     assert files.is_volume(Path("folder") / name)
@@ -101,6 +141,8 @@ def test_the_cause_of_a_failure_is_kept(tmp_path):
         ("a.tif", "b.nii"),
         ("a.nii", "b.tif"),
         ("a.nii.gz", "b.tif"),
+        ("a.mha", "b.nhdr"),
+        ("a.h5", "b.npy"),
     ],
 )
 def test_a_name_that_belies_the_content_is_refused_with_the_right_suffix(tmp_path, written, name):

@@ -9,7 +9,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 from fewvox.data.errors import VolumeError
-from fewvox.data.formats import nifti
+from fewvox.data.formats import lazy, nifti
+from fewvox.data.formats.choices import ReadChoices
+from fewvox.data.formats.files import open_volume
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nibabel.affines import apply_affine, from_matvec
@@ -238,22 +240,156 @@ def test_a_plane_is_one_slice_and_goes_back_as_a_plane(tmp_path):
     assert_same_geometry(tmp_path / "a.nii", tmp_path / "b.nii")
 
 
-@pytest.mark.parametrize("shape", [(4, 5, 6, 2), (4, 5, 6, 1, 3)])
-def test_more_than_one_volume_is_refused_with_what_to_do(tmp_path, shape):
+@pytest.mark.parametrize("shape", [(4, 5, 6, 2), (4, 5, 6, 1, 3), (4, 5, 6, 2, 3)])
+def test_further_axes_are_for_the_user_to_name(tmp_path, shape):
+    """I07: channels, time points or an error, never a guess."""
     with pytest.raises(VolumeError, match="as a 3D file of its own") as caught:
         nifti.read(save(tmp_path / "a.nii", counting(shape), ras_affine()))
     assert str(shape) in caught.value.found
+    assert "--axes XYZC" in caught.value.remedy
+    assert "--axes XYZT --time N" in caught.value.remedy
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+@pytest.mark.parametrize(
+    ("shape", "axes", "time"),
+    [
+        ((4, 5, 6, 3), "XYZC", None),
+        ((4, 5, 6, 3), "XYZT", 2),
+        ((4, 5, 6, 1, 3), "XYZC", None),
+        ((4, 5, 6, 1, 3), "XYZTC", None),
+        ((4, 5, 6, 2, 3), "XYZTC", 1),
+        ((4, 5, 6, 2, 3), "XYZCT", 2),
+        ((4, 5, 6, 1), "XYZC", None),
+    ],
+)
+def test_declared_axes_give_channels_or_a_time_point(tmp_path, shape, axes, time, name):
+    data = counting(shape)
+    path = save(tmp_path / name, data, OBLIQUE)
+    volume = nifti.read(path, ReadChoices(axes=axes, time=time))
+    data = data.squeeze() if len(axes) < len(shape) else data
+    data = data.take(time or 0, axes.index("T")) if "T" in axes else data
+    channels = data.reshape(4, 5, 6, -1)
+    for c, found in enumerate(volume.array):
+        np.testing.assert_array_equal(found, channels[::-1, :, :, c].T)
+    assert volume.spacing == pytest.approx((2.0, 0.75, 0.5))
+    assert any(f"declared as {axes}" in note for note in volume.notes)
+    nifti.write(tmp_path / "b.nii", volume.array[0], volume.source)
+    mask = load(tmp_path / "b.nii")
+    np.testing.assert_array_equal(mask.affine, load(path).affine)
+    np.testing.assert_array_equal(mask.dataobj, channels[..., 0])
+    assert mask.header["dim"][0] == 3
+
+
+@pytest.mark.parametrize("axes", ["ZYXC", "XYZ", "XYZTC", "XYZZ"])
+def test_declared_axes_that_do_not_fit_are_refused(tmp_path, axes):
+    path = save(tmp_path / "a.nii", counting((4, 5, 6, 2)), ras_affine())
+    with pytest.raises(VolumeError, match=rf"\(4, 5, 6, 2\).*for the declared axes {axes}"):
+        nifti.read(path, ReadChoices(axes=axes))
+
+
+@pytest.mark.parametrize("time", [None, 3])
+def test_a_time_point_that_is_not_there_is_refused(tmp_path, time):
+    path = save(tmp_path / "a.nii", counting((4, 5, 6, 3)), ras_affine())
+    with pytest.raises(VolumeError, match="3 time points"):
+        nifti.read(path, ReadChoices(axes="XYZT", time=time))
+
+
+def test_a_time_point_of_a_file_without_time_is_refused(tmp_path):
+    path = save(tmp_path / "a.nii", counting((4, 5, 6)), ras_affine())
+    assert nifti.read(path, ReadChoices(time=0)).shape == (6, 5, 4)
+    with pytest.raises(VolumeError, match="1 time point"):
+        nifti.read(path, ReadChoices(time=1))
+
+
+def test_components_of_vectors_are_channels(tmp_path):
+    data = counting((4, 5, 6, 1, 3))
+    image = nib.Nifti1Image(data, ras_affine())
+    image.header.set_intent("vector")
+    nib.save(image, tmp_path / "a.nii")
+    volume = nifti.read(tmp_path / "a.nii")
+    np.testing.assert_array_equal(volume.array, data[:, :, :, 0].T)
+    assert any("vectors" in note for note in volume.notes)
+
+
+@pytest.mark.parametrize("letters", ["RGB", "RGBA"])
+def test_colours_are_channels(tmp_path, letters):
+    """I05: never slices; what the header says of scaling is not meant for them."""
+    data = counting((4, 5, 6, len(letters)), "uint8")
+    packed = data.view([(letter, "u1") for letter in letters])[..., 0]
+    path = edited(save(tmp_path / "a.nii", packed, OBLIQUE), 112, np.array([2.0, 1.0], np.float32))
+    volume = nifti.read(path)
+    np.testing.assert_array_equal(volume.array, data[::-1].T)
+    assert volume.array.dtype == np.uint8
+    assert volume.channels == ("red", "green", "blue", "alpha")[: len(letters)]
+    nifti.write(tmp_path / "b.nii", volume.array[0], volume.source)
+    np.testing.assert_array_equal(load(tmp_path / "b.nii").dataobj, data[..., 0])
+
+
+def test_complex_voxels_are_refused(tmp_path):
+    nib.save(nib.Nifti1Image(np.zeros((4, 5, 6), np.complex64), ras_affine()), tmp_path / "a.nii")
+    with pytest.raises(VolumeError, match="one number per voxel"):
+        nifti.read(tmp_path / "a.nii")
 
 
 @pytest.mark.parametrize(
-    "dtype",
-    [np.dtype(np.complex64), np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])],
-    ids=["complex", "RGB"],
+    "orientation", ORIENTATIONS[::5], ids=lambda o: "".join(nib.orientations.ornt2axcodes(o))
 )
-def test_voxels_that_are_not_one_number_are_refused(tmp_path, dtype):
-    nib.save(nib.Nifti1Image(np.zeros((4, 5, 6), dtype), ras_affine()), tmp_path / "a.nii")
-    with pytest.raises(VolumeError, match="one number per voxel"):
-        nifti.read(tmp_path / "a.nii")
+def test_boxes_of_a_volume_on_disk_are_those_of_one_in_memory(tmp_path, monkeypatch, orientation):
+    shape = (7, 5, 6)
+    affine = ras_affine() @ np.linalg.inv(inv_ornt_aff(orientation, shape))
+    path = edited(save(tmp_path / "a.nii", counting(shape), affine), 112, np.array([0.5, 10], np.float32))
+    whole = nifti.read(path)
+    monkeypatch.setattr(lazy, "WHOLE_BYTES", 0)
+    opened = nifti.read(path)
+    assert isinstance(opened.array, lazy.LazyArray)
+    assert (opened.array.shape, opened.array.dtype) == (whole.array.shape, whole.array.dtype)
+    box = (slice(0, 1), slice(1, 4), slice(2, 3), slice(0, 4))
+    np.testing.assert_array_equal(opened.array[box], whole.array[box])
+    np.testing.assert_array_equal(opened.load().array, whole.array)
+    assert (opened.spacing, opened.origin, opened.source) == (whole.spacing, whole.origin, whole.source)
+
+
+def test_a_sparse_giant_opens_at_once_and_reads_only_what_is_asked(tmp_path):
+    header = nib.Nifti1Header()
+    header.set_data_shape((1024, 1024, 1024))
+    header.set_data_dtype(np.uint8)
+    header.set_zooms(SPACING_XYZ)
+    header["vox_offset"], header["magic"] = 352, b"n+1"
+    with (tmp_path / "a.nii").open("wb") as file:
+        file.write(header.binaryblock + bytes(4))
+        file.seek(352 + 1000 * 2**20 + 500 * 2**10 + 20)
+        file.write(b"\7")
+        file.truncate(352 + 2**30)
+    volume = open_volume(tmp_path / "a.nii")
+    assert (volume.shape, volume.spacing) == ((1024,) * 3, SPACING_XYZ[::-1])
+    flipped = volume.array[:, 999:1002, 499:502, 1002:1005]  # an affine without codes runs from right to left
+    assert flipped.shape == (1, 3, 3, 3)
+    assert flipped[0, 1, 1, 1] == 7
+    assert flipped.sum() == 7
+    with (tmp_path / "a.nii").open("rb+") as file:
+        file.truncate(2**30)
+    with pytest.raises(VolumeError):
+        open_volume(tmp_path / "a.nii")
+
+
+def test_voxels_inside_the_header_are_refused(tmp_path):
+    path = save(tmp_path / "a.nii", counting((4, 5, 6)), ras_affine())
+    with pytest.raises(VolumeError, match="vox_offset"):
+        nifti.read(edited(path, 108, np.zeros(1, np.float32)))
+
+
+def test_one_phantom_in_three_orientations_is_one_volume(tmp_path):
+    """I27: RAS, LPS and ASR."""
+    canonical = counting((4, 5, 6))
+    for codes in ("RAS", "LPS", "ASR"):
+        orientation = nib.orientations.axcodes2ornt(codes).astype(int)
+        back = nib.orientations.ornt_transform([[0, 1], [1, 1], [2, 1]], orientation)
+        stored = nib.orientations.apply_orientation(canonical, back)
+        affine = ras_affine() @ np.linalg.inv(inv_ornt_aff(orientation, stored.shape))
+        volume = nifti.read(save(tmp_path / f"{codes}.nii", stored, affine))
+        np.testing.assert_array_equal(volume.array[0], canonical.T)
+        assert (volume.spacing, volume.origin) == (SPACING_XYZ[::-1], (5.0, 20.0, -10.0))
 
 
 @pytest.mark.parametrize("size", [0.0, np.nan, np.inf])
