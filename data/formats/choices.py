@@ -13,8 +13,8 @@ class ReadChoices:
 
     `axes` names every stored axis in the order of the array, with the letters T, C, Z, Y, X ("ZCYX"), and
     stands above what the file says. NIfTI stores X first ("XYZC", "XYZT"), and its first three axes are
-    always X, Y, Z: where these point is told by the affine. Axes of extent 1 may be left out. `time` is the time point to take, from 0. `dataset` is the name of the
-    array inside a file that may hold several (HDF5).
+    always X, Y, Z: where these point is told by the affine. `time` is the time point to take, from 0.
+    `dataset` is the name of the array inside a file that may hold several (HDF5).
     """
 
     axes: Annotated[str, Field(pattern="^[TCZYX]+$")] | None = None
