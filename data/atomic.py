@@ -66,7 +66,7 @@ def replaced_folder(path: Path) -> Iterator[Path]:
     partial.mkdir()
     try:
         yield partial
-        _sync_tree(partial)
+        sync_below(partial)
         if path.exists():
             path.rename(old)
         try:

@@ -77,9 +77,11 @@ def write_foreground(folder: Path, seed: str) -> dict[int, int]:
         ignored = ignored or bool((part < 0).any())
         for c, found in _positions(part):
             drawn.setdefault(c, _Draw()).add(found + [s.start for s in box], rng)
-    if not ignored:
+    if ignored:
+        drawn.setdefault(0, _Draw())  # its being there says that the case is annotated in part
+    else:
         drawn.pop(0, None)
-    positions = {str(c): draw.positions for c, draw in sorted(drawn.items()) if draw.count}
+    positions = {str(c): draw.positions for c, draw in sorted(drawn.items()) if draw.count or c == 0}
     np.savez_compressed(folder / "foreground.npz", **positions)  # pyright: ignore[reportArgumentType]
     return {c: draw.count for c, draw in sorted(drawn.items())}
 

@@ -37,11 +37,13 @@ def judge_labels(facts: Sequence[CaseFacts], options: ScanOptions) -> LabelRules
     problems += _empty(labelled)
     if any(p.severity == "error" for p in problems):
         return replace(rules, problems=tuple(problems))
+    found = sorted(set().union(*(f.label_voxels or {} for f in labelled)))
     if kind == "overlapping":
         problems += _odd_channel_counts(labelled)
+    if kind == "instances" and options.ignore == 0:
+        rules = replace(rules, background=min(found))
     if kind in ("instances", "overlapping"):
         return replace(rules, problems=tuple(problems))
-    found = sorted(set().union(*(f.label_voxels or {} for f in labelled)))
     if options.classes == 2 and len(found) > 2:
         return _as_two(rules, labelled, problems, options)
     if options.classes is not None and len({0, *found}) > options.classes:
@@ -109,8 +111,9 @@ def _as_two(
 
 
 def _gaps(found: Sequence[int], options: ScanOptions) -> list[Problem]:
-    values = [0, *(v for v in found if v > 0)]
-    if values == list(range(len(values))):
+    values = sorted({0, *found} - {options.ignore})
+    first = values[0]
+    if values == list(range(first, first + len(values))):
         return []
     told = ", ".join(map(str, values[:12])) + (", ..." if len(values) > 12 else "")
     return [

@@ -20,8 +20,8 @@ _ROUNDED = 1e-3
 
 
 def _rising(values: tuple[int, ...]) -> tuple[int, ...]:
-    if values[0] != 0 or list(values) != sorted(set(values)):
-        raise ValueError("label values begin with 0, the background, and rise")
+    if list(values) != sorted(set(values)):
+        raise ValueError("label values rise")
     return values
 
 
@@ -34,6 +34,8 @@ class LabelTable:
     object has a number of its own, and every number but `background` is class 1. With "overlapping" a label
     has a channel for each class, and class i is channel i - 1; a voxel may be in several.
 
+    Where 0 is the `ignore` value (as ilastik writes), the background is the lowest other value.
+
     `background` is the value that is no object in labels of kind "instances". `ignore` is the value of
     voxels that nobody annotated; they are drawn, learned and scored nowhere.
     """
@@ -42,6 +44,10 @@ class LabelTable:
     values: Annotated[tuple[int, ...], Field(min_length=2), AfterValidator(_rising)] = (0, 1)
     background: int = 0
     ignore: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.values[0] != 0 and self.ignore != 0:
+            raise ValueError("label values begin with 0, the background")
 
     @property
     def classes(self) -> int:

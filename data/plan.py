@@ -278,7 +278,8 @@ def label_table(fingerprint: Fingerprint, kind: LabelKind, ignore: int | None = 
     if kind == "overlapping":
         channels = max(case.label_channels for case in fingerprint.cases)
         return LabelTable(kind=kind, values=tuple(range(channels + 1)), ignore=ignore)
-    return LabelTable(kind=kind, values=fingerprint.label_values, ignore=ignore)
+    values = tuple(value for value in fingerprint.label_values if value != ignore)
+    return LabelTable(kind=kind, values=values, ignore=ignore)
 
 
 def _rounded(spacing: Triple) -> Triple:

@@ -41,10 +41,10 @@ class LabelReading(Reading, total=False):
 
     label_kind: "classes", "instances" where each object has a number, or "overlapping" where each class has
     a channel; classes when None, with an error where the values look like numbered objects. classes: how
-    many are expected, background included. ignore_value: the value of voxels that nobody annotated. fix: mend what
-    has one sensible correction. accept_geometry: take labels voxel by voxel whatever their headers say.
-    label_axes, label_dataset: as `axes` and `dataset`, of labels; with `label_dataset` and no folder of labels
-    each label is in the file of its image.
+    many are expected, background included. ignore_value: the value of voxels that nobody annotated. fix:
+    mend what has one sensible correction. accept_geometry: take labels voxel by voxel whatever their headers
+    say. label_axes, label_dataset: as `axes` and `dataset`, of labels; with `label_dataset` and no folder of
+    labels each label is in the file of its image.
     """
 
     label_kind: LabelKind | None

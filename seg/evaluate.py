@@ -87,8 +87,11 @@ class LabelMeaning:
 
     @property
     def no_class(self) -> set[int]:
-        """The value that stands for no class, where files tell classes by values."""
-        return {self.ignore} if self.kind == "classes" and self.ignore is not None else set()
+        """The values that stand for no class, where files tell classes by values."""
+        if self.kind != "classes":
+            return set()
+        background = set() if self.table is None else {self.table.values[0]}
+        return background if self.ignore is None else {*background, self.ignore}
 
 
 def evaluate(
