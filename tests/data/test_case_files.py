@@ -137,6 +137,24 @@ def test_another_number_of_training_cases_is_an_error(data_set, kind, number):
     assert told(find_cases(root)) == [("error", "", found)]
 
 
+def test_labels_of_another_folder_replace_those_of_the_list(data_set):
+    root = data_set(decathlon("a", "b"), *files("a", "b"), "second_rater/b.nii.gz")
+    cases = find_cases(root, root / "second_rater").cases
+    assert [case.label for case in cases] == [None, root / "second_rater" / "b.nii.gz"]
+
+
+def test_the_decathlons_test_images_given_by_their_folder_are_its_files(data_set):
+    root = data_set(decathlon("a"), *files("a"), "imagesTs/c.nii.gz")
+    (case,) = find_cases(root / "imagesTs").cases
+    assert (case.id, case.channels, case.label) == ("c", ("T2",), None)
+
+
+def test_nnunets_sidecars_are_named_as_the_case(data_set, tmp_path):
+    root = data_set(NNUNET, *TWO)
+    (tmp_path / "imagesTr" / "a.json").write_text('{"spacing": [2, 1, 1]}')
+    assert [case.sidecar for case in find_cases(root).cases] == [root / "imagesTr" / "a.json", None]
+
+
 def test_labels_of_another_folder_need_not_be_as_many(data_set):
     root = data_set(NNUNET, *TWO, "second_rater/a.tif")
     dataset = find_cases(root, root / "second_rater")
@@ -175,6 +193,7 @@ def test_i06_a_missing_channel_is_told_without_dataset_json_too(lay):
     [
         ("imagesTr/m_0001.tif", "imagesTr/m_0002.tif"),
         ("imagesTr/m_0000.tif", "imagesTr/m_0001.tif"),
+        ("imagesTr/a_0001.tif", "imagesTr/b_0001.tif"),
         ("imagesTr/a_0000.tif", "imagesTr/b_0000.tif", "labelsTr/a_0000.tif"),
         ("images/a_0000.tif", "images/b_0000.tif"),
         ("imagesTr/a.tif", "imagesTr/b_0000.tif"),
@@ -195,6 +214,11 @@ def test_a_model_of_two_channels_finds_them_in_any_folder(lay):
     (case,) = find_images(root / "new", ["channel0", "channel1"])
     assert (case.id, [path.name for path in case.images]) == ("s/a", ["a_0000.tif", "a_0001.tif"])
     assert [case.id for case in find_images(root / "new", ["channel0"])] == ["s/a_0000", "s/a_0001"]
+
+
+def test_files_of_two_channels_each_may_end_in_a_number(lay):
+    cases = find_images(lay("a_0000.tif", "b_0000.tif"), ["channel0", "channel1"])
+    assert [case.id for case in cases] == ["a_0000", "b_0000"]
 
 
 def test_a_model_of_one_channel_knows_its_number(lay):

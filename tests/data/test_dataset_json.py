@@ -51,6 +51,10 @@ def test_nnunets_description(describe):
     assert told.ignore == 3
 
 
+def test_what_the_decathlon_listed_before_a_conversion_to_nnunet_is_no_list(describe):
+    assert describe(NNUNET | {"training": DECATHLON["training"]}).listed is None
+
+
 def test_nnunets_list_of_cases(describe, tmp_path):
     files = {"images": ["raw/a.tif", "raw/b.tif"], "label": "masks/a.tif"}
     (case,) = describe(NNUNET | {"dataset": {"a": files}}).listed

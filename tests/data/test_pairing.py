@@ -34,6 +34,11 @@ def test_marks_that_not_all_labels_have_are_errors(lay):
     assert "did you mean 'b'?" in problem.found
 
 
+def test_several_marks_are_none(lay):
+    dataset = find_cases(lay("images/a.tif", "images/b.tif", "labels/a_seg.tif", "labels/b_gt.tif"))
+    assert [(p.severity, p.case) for p in dataset.problems] == [("error", "a_seg"), ("error", "b_gt")]
+
+
 def test_a_marked_label_without_image_is_an_error(lay):
     dataset = find_cases(lay("images/a.tif", "labels/a_seg.tif", "labels/b_seg.tif"))
     assert [(p.severity, p.case) for p in dataset.problems] == [("warning", ""), ("error", "b_seg")]
@@ -75,8 +80,8 @@ def test_masks_among_the_images_are_refused(lay, names):
 
 
 def test_a_name_that_only_looks_like_a_masks_is_an_image(lay):
-    cases = find_cases(lay("a.tif", "b_seg.tif", "s_seg/c.tif", "s/c.tif")).cases
-    assert [case.id for case in cases] == ["a", "b_seg", "s/c", "s_seg/c"]
+    cases = find_cases(lay("a.tif", "a/seg.tif", "b_seg.tif", "s_seg/c.tif", "s/c.tif")).cases
+    assert [case.id for case in cases] == ["a", "a/seg", "b_seg", "s/c", "s_seg/c"]
 
 
 @pytest.mark.parametrize("pattern", ["*_seg.tif", "**/*_seg.tif"])

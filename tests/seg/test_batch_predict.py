@@ -42,6 +42,17 @@ def test_one_corrupt_file_among_five_leaves_four_masks_and_one_problem(tmp_path,
     assert not [p for p in (tmp_path / "out").rglob("*") if p.name.startswith(".")]
 
 
+def test_i06_channels_that_are_not_the_models_stop_a_prediction(tmp_path, make_run):
+    told = {"channel_names": {"0": "T1", "1": "T2"}, "file_ending": ".nii.gz"}
+    (tmp_path / "data/imagesTr").mkdir(parents=True)
+    (tmp_path / "data/dataset.json").write_text(json.dumps(told))
+    for n in (0, 1):
+        (tmp_path / f"data/imagesTr/a_000{n}.nii.gz").touch()
+    with pytest.raises(DatasetError, match="channels T1, T2"):
+        predict(make_run(), tmp_path / "data", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_pretraining_writes_no_masks(tmp_path, images, make_run):
     """Its store may know label values, but its output is as random as it was made."""
     run = make_run(method="mae", trained=("encoder", "decoder"))

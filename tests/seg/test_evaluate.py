@@ -60,6 +60,14 @@ def test_training_and_validation_cases_are_scored_but_never_part_of_a_mean(folde
     assert {s.case: s.dice for s in found.scores} == {"seen": 1, "checked": 1, "new": 0}
 
 
+def test_labels_may_all_be_marked_as_such(tmp_path, save_nifti):
+    save_nifti(tmp_path / "masks/a.nii.gz", with_boxes((1, 1, 4)))
+    for case in "ab":
+        save_nifti(tmp_path / f"labels/{case}_seg.nii.gz", with_boxes((1, 1, 4)))
+    found = evaluate(tmp_path / "masks", tmp_path / "labels")
+    assert (found.mean(), found.without_prediction) == (1, ("b",))
+
+
 def test_scores_without_meaning_are_counted_and_left_out_of_the_mean(folders):
     both = with_boxes((1, 0, 2), (2, 3, 5))
     masks, labels = folders(a=(both, both), b=(with_boxes((1, 0, 2)), with_boxes((1, 0, 2))))
