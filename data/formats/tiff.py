@@ -133,8 +133,9 @@ def _stored(
     words = f"axes {series.axes} of shape {series.shape}"
     shape, axes = series.shape, series.axes
     if choices.axes is not None:
-        # tifffile leaves out axes of extent 1
-        whole = series.get_shape(squeeze=False)
+        # tifffile leaves out axes of extent 1, which may be declared too
+        full = zip(series.get_axes(squeeze=False), series.get_shape(squeeze=False), strict=True)
+        whole = tuple(n for axis, n in full if axis != "S" or n > 1)
         shape = whole if len(choices.axes) == len(whole) else shape
         axes = declared_axes(path, choices.axes, shape, words)
         notes.append(f"axes declared as {axes}, where the file has {words}")

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import tifffile
+import zarr
 from fewvox.data.errors import VolumeError
 from fewvox.data.formats import files, nifti, tiff
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from zarr.storage import LocalStore
 
 ARRAY = np.random.default_rng(0).integers(0, 60000, (9, 20, 24), np.uint16)
 
@@ -71,6 +73,8 @@ WRITERS = {
         "a.npy",
         "a.h5",
         "A.HDF5",
+        "a.zarr",
+        "a.OME.ZARR",
     ],
 )
 def test_names_of_volumes(name):
@@ -81,6 +85,28 @@ def test_names_of_volumes(name):
 @pytest.mark.parametrize("name", [".DS_Store", "._a.tif", ".a.nii.gz", "a.txt", "a.gz", "tif", "a.nii.json"])
 def test_names_of_others(name):
     assert not files.is_volume(Path("folder") / name)
+
+
+def test_a_folder_is_a_volume_only_by_a_folders_name(tmp_path):
+    for name in ("a.nii", "a.ome.zarr", "plain"):
+        (tmp_path / name).mkdir()
+    assert [name for name in ("a.nii", "a.ome.zarr", "plain") if files.is_volume(tmp_path / name)] == [
+        "a.ome.zarr"
+    ]
+    for name in ("a.nii", "plain"):
+        with pytest.raises(VolumeError, match="without DICOM files"):
+            files.read_volume(tmp_path / name)
+
+
+def test_a_zarr_result_is_a_folder_and_replaces_what_had_its_name(tmp_path):
+    zarr.create_array(LocalStore(tmp_path / "a.zarr"), data=ARRAY)
+    source = files.read_volume(tmp_path / "a.zarr").source
+    (tmp_path / "b.zarr").write_text("an earlier file")
+    files.write_like(tmp_path / "b.zarr", ARRAY, source)
+    np.testing.assert_array_equal(files.read_volume(tmp_path / "b.zarr").array[0], ARRAY)
+    assert pickle.loads(pickle.dumps(source)) == source
+    with pytest.raises(VolumeError, match=r"End the name in \.ome\.zarr"):
+        files.write_like(tmp_path / "b.tif", ARRAY, source)
 
 
 def test_a_name_without_a_known_suffix_is_kept_whole():

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import tifffile
 from fewvox.data.errors import VolumeError
-from fewvox.data.formats import tiff
-from fewvox.data.formats.files import read_volume
+from fewvox.data.formats import lazy, tiff
+from fewvox.data.formats.choices import ReadChoices
+from fewvox.data.formats.files import open_volume, read_volume, reading
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -47,6 +48,7 @@ def tags(path: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("bigtiff", [False, True])
 @pytest.mark.parametrize("byteorder", ["<", ">"])
 def test_one_array_reads_alike_from_every_axis_order(tmp_path, bigtiff, byteorder):
+    """I08, declared axes too."""
     zcyx = counting(9, 2, 64, 80)
     options: Any = {"photometric": "minisblack", "bigtiff": bigtiff, "byteorder": byteorder}
     calibration = {**OME_UM}
@@ -54,8 +56,11 @@ def test_one_array_reads_alike_from_every_axis_order(tmp_path, bigtiff, byteorde
     tifffile.imwrite(tmp_path / "z.tif", zcyx, ome=True, metadata={"axes": "ZCYX", **calibration}, **options)
     czyx = zcyx.swapaxes(0, 1)
     tifffile.imwrite(tmp_path / "c.tif", czyx, ome=True, metadata={"axes": "CZYX", **calibration}, **options)
-    for name in ("imagej", "z", "c"):
-        volume = tiff.read(tmp_path / f"{name}.tif")
+    wrong: Any = {"axes": "CZYX", **calibration}
+    tifffile.imwrite(tmp_path / "declared.tif", zcyx, ome=True, metadata=wrong, **options)
+    for name in ("imagej", "z", "c", "declared"):
+        choices = ReadChoices(axes="ZCYX" if name == "declared" else None)
+        volume = tiff.read(tmp_path / f"{name}.tif", choices)
         assert volume.array.dtype == np.dtype(np.uint16)
         assert volume.array.dtype.isnative
         np.testing.assert_array_equal(volume.array, czyx)
@@ -199,11 +204,51 @@ def test_one_page_may_stand_for_all_planes(tmp_path):
         tiff.read(tmp_path / "a.tif")
 
 
-def test_time_is_refused_with_what_to_do(tmp_path):
-    path = imagej(tmp_path / "a.tif", counting(3, 5, 8, 9), "TZYX")
+def test_time_must_be_chosen(tmp_path):
+    array = counting(3, 5, 8, 9)
+    path = imagej(tmp_path / "a.tif", array, "TZYX")
     with pytest.raises(VolumeError, match="each time point as a file of its own") as caught:
         tiff.read(path)
     assert "3 time points" in caught.value.found
+    assert "--time N" in caught.value.remedy
+    assert "--axes" in caught.value.remedy
+    for time in range(3):
+        volume = tiff.read(path, ReadChoices(time=time))
+        np.testing.assert_array_equal(volume.array[0], array[time])
+        assert volume.spacing == SPACING
+    with pytest.raises(VolumeError, match="from 0 to 2"):
+        tiff.read(path, ReadChoices(time=3))
+
+
+def test_time_that_is_depth_is_declared_so(tmp_path):
+    """Stacks are often saved with their slices as frames."""
+    volume = tiff.read(imagej(tmp_path / "a.tif", counting(5, 8, 9), "TYX"), ReadChoices(axes="ZYX"))
+    np.testing.assert_array_equal(volume.array[0], counting(5, 8, 9))
+    assert volume.spacing == SPACING
+    assert any("declared as ZYX" in note and "TYX" in note for note in volume.notes)
+
+
+def test_declared_axes_tell_what_nobody_else_does(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", counting(3, 5, 8, 9), photometric="minisblack")
+    volume = tiff.read(tmp_path / "a.tif", ReadChoices(axes="CZYX"))
+    np.testing.assert_array_equal(volume.array, counting(3, 5, 8, 9))
+    volume = tiff.read(tmp_path / "a.tif", ReadChoices(axes="TZYX", time=1))
+    np.testing.assert_array_equal(volume.array[0], counting(3, 5, 8, 9)[1])
+
+
+@pytest.mark.parametrize("axes", ["ZYX", "TZCYX"])
+def test_declared_axes_may_name_those_of_extent_1(tmp_path, axes):
+    path = ome(tmp_path / "a.tif", counting(1, 5, 1, 8, 9), "TZCYX")
+    np.testing.assert_array_equal(tiff.read(path, ReadChoices(axes=axes)).array[0], counting(5, 8, 9))
+
+
+@pytest.mark.parametrize("axes", ["ZYX", "CYX", "ZCTX", "ZZYX"])
+def test_declared_axes_that_do_not_fit_are_refused(tmp_path, axes):
+    path = imagej(tmp_path / "a.tif", counting(5, 2, 8, 9), "ZCYX")
+    with pytest.raises(
+        VolumeError, match=rf"axes ZCYX of shape \(5, 2, 8, 9\), for the declared axes {axes}"
+    ):
+        tiff.read(path, ReadChoices(axes=axes))
 
 
 def test_axes_that_cannot_be_told_are_refused(tmp_path):
@@ -475,3 +520,83 @@ def test_a_page_without_data_is_refused(tmp_path):
         third.tags["StripByteCounts"].overwrite(0)
     with pytest.raises(VolumeError, match="page 3 has parts without data"):
         tiff.read(tmp_path / "a.tif")
+
+
+STORED: dict[str, Callable[[Path, np.ndarray], object]] = {
+    "ome": lambda path, array: ome(path, array, "CZYX"),
+    "imagej": lambda path, array: imagej(path, array.swapaxes(0, 1), "ZCYX"),
+    "big-endian": lambda path, array: tifffile.imwrite(
+        path, array, byteorder=">", ome=True, photometric="minisblack", metadata={"axes": "CZYX"}
+    ),
+    "compressed": lambda path, array: tiff.write(
+        path, array, tiff.TiffSource(kind="ome", shape=array.shape[1:])
+    ),
+    "tiled": lambda path, array: tifffile.imwrite(
+        path, array, ome=True, photometric="minisblack", metadata={"axes": "CZYX"}, **TILES
+    ),
+    "bilevel": lambda path, array: tifffile.imwrite(
+        path, array > 30000, ome=True, photometric="minisblack", metadata={"axes": "CZYX"}
+    ),
+    "samples": lambda path, array: tifffile.imwrite(
+        path, np.moveaxis(array, 0, -1), photometric="rgb", compression="zlib"
+    ),
+    "planes of colours": lambda path, array: tifffile.imwrite(
+        path, array.swapaxes(0, 1), photometric="rgb", planarconfig="separate", compression="zlib"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_boxes_of_a_volume_on_disk_are_those_of_one_in_memory(tmp_path, monkeypatch, name):
+    array = np.random.default_rng(0).integers(0, 60000, (3, 7, 40, 50), np.uint16)
+    STORED[name](tmp_path / "a.tif", array)
+    whole = tiff.read(tmp_path / "a.tif")
+    assert whole.array.shape == array.shape
+    monkeypatch.setattr(lazy, "WHOLE_BYTES", 0)
+    opened = tiff.read(tmp_path / "a.tif")
+    assert isinstance(opened.array, lazy.LazyArray)
+    assert (opened.array.dtype, opened.array.chunk) == (whole.array.dtype, (1, 40, 50))
+    for box in ((slice(1, 3), slice(2, 5), slice(3, 30), slice(7, 8)), (slice(0, 3), slice(4, 4))):
+        np.testing.assert_array_equal(opened.array[box], whole.array[box])
+    np.testing.assert_array_equal(opened.load().array, whole.array)
+    assert (opened.source, opened.channels, opened.notes) == (whole.source, whole.channels, whole.notes)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_a_time_point_of_a_volume_on_disk(tmp_path, monkeypatch, compression):
+    monkeypatch.setattr(lazy, "WHOLE_BYTES", 0)
+    array = counting(3, 5, 8, 9)
+    options: Any = {"photometric": "minisblack", "compression": compression, "metadata": {"axes": "TZYX"}}
+    tifffile.imwrite(tmp_path / "a.tif", array, ome=True, **options)
+    np.testing.assert_array_equal(
+        tiff.read(tmp_path / "a.tif", ReadChoices(time=2)).array[0:1, 1:3], array[2:3, 1:3]
+    )
+
+
+def test_a_sparse_giant_opens_at_once_and_reads_only_what_is_asked(tmp_path):
+    tifffile.memmap(
+        tmp_path / "a.tif", shape=(1024, 1024, 1024), dtype="u1", bigtiff=True, metadata={"axes": "ZYX"}
+    )[1000, 500, 20] = 7
+    volume = open_volume(tmp_path / "a.tif")
+    assert isinstance(volume.array, lazy.LazyArray)
+    assert (volume.shape, volume.array.chunk) == ((1024,) * 3, (1, 1024, 1024))
+    part = volume.array[:, 999:1002, 499:502, 19:22]
+    assert part.shape == (1, 3, 3, 3)
+    assert (part[0, 1, 1, 1], part.sum()) == (7, 7)
+
+
+def test_damage_in_a_volume_on_disk_is_met_when_it_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(lazy, "WHOLE_BYTES", 0)
+    tiff.write_new(tmp_path / "a.tif", NOISE, SPACING, "um")
+    with tifffile.TiffFile(tmp_path / "a.tif") as tif:
+        last: Any = tif.pages[8]
+        start, length = last.dataoffsets[0], last.databytecounts[0]
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    content[start : start + length] = bytes(length)
+    (tmp_path / "a.tif").write_bytes(content)
+    volume = open_volume(tmp_path / "a.tif")
+    np.testing.assert_array_equal(volume.array[0:1, :8][0], NOISE[:8])
+    with pytest.raises(VolumeError), reading(tmp_path / "a.tif"):
+        volume.array[:, 8:]
+    with pytest.raises(VolumeError):
+        read_volume(tmp_path / "a.tif")
