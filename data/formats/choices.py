@@ -12,9 +12,9 @@ class ReadChoices:
     """How to read files that can be read in several ways; None leaves it to the file.
 
     `axes` names every stored axis in the order of the array, with the letters T, C, Z, Y, X ("ZCYX"), and
-    stands above what the file says. NIfTI stores X first ("XYZC", "XYZT"), and its first three axes are
-    always X, Y, Z: where these point is told by the affine. `time` is the time point to take, from 0.
-    `dataset` is the name of the array inside a file that may hold several (HDF5).
+    stands above what the file says. NIfTI, NRRD and MetaImage store X first ("XYZC", "XYZT"), and their
+    spatial axes are always X, Y, Z: where these point the header tells. `time` is the time point to take,
+    from 0. `dataset` is the name of the array inside a file that may hold several (HDF5).
     """
 
     axes: Annotated[str, Field(pattern="^[TCZYX]+$")] | None = None

@@ -175,7 +175,7 @@ def is_volume(path: Path) -> bool:
         return False
     if path.is_dir():
         return _suffix(path.name, FOLDERS) != "" or dicom.recognises(path)
-    return _suffix(path.name, FILES) != ""
+    return _suffix(path.name) != ""
 
 
 def strip_suffix(name: str) -> str:

@@ -177,7 +177,8 @@ def _axes(path: Path, fields: Fields, segmentation: bool) -> str:
     count = len(fields["sizes"].split())
     kinds = (fields.get("kinds", "").lower().split() + [""] * count)[:count]
     steps = (_words(fields.get("space directions", "")) + [""] * count)[:count]
-    further = [n for n in range(count) if kinds[n] not in _SPATIAL or steps[n] == "none"]
+    times = [n for n in range(count) if kinds[n] == "time" or _is_time(fields, steps[n])]
+    further = [n for n in range(count) if kinds[n] not in _SPATIAL or steps[n] == "none" or n in times]
     spatial = [n for n in range(count) if n not in further][:3]
     if len(spatial) < 2 or "complex" in kinds:
         raise VolumeError(
@@ -192,7 +193,7 @@ def _axes(path: Path, fields: Fields, segmentation: bool) -> str:
     for n in further:
         if _CHANNELS.fullmatch(kinds[n]) or (kinds[n] == "list" and segmentation):
             letters[n] = "C"
-        elif kinds[n] == "time":
+        elif n in times:
             letters[n] = "T"
     return "".join(letters)
 
@@ -207,9 +208,20 @@ def _vector(word: str) -> Vector:
 
 
 def _frame(fields: Fields) -> str | None:
-    space = fields.get("space", "").lower().removesuffix("-time")
-    space = _FRAMES.get(space, space.upper())[:3]
+    space = _space(fields).lower()
+    space = _FRAMES.get(space, space.upper())
     return space if space in _FRAMES.values() and "space directions" in fields else None
+
+
+def _space(fields: Fields) -> str:
+    """The name of the space, without time."""
+    word = fields.get("space", "")
+    return word[:-1] if word.upper() in ("RAST", "LAST", "LPST") else re.sub("-time$", "", word, flags=re.I)
+
+
+def _is_time(fields: Fields, step: str) -> bool:
+    """Whether an axis leads nowhere but in time, the fourth component of a vector."""
+    return _space(fields) != fields.get("space", "") and "(" in step and not any(_vector(step)[:3])
 
 
 def _steps(fields: Fields, axes: str) -> tuple[Vector, ...] | None:
@@ -241,8 +253,7 @@ def _lines(fields: Fields, axes: str) -> tuple[tuple[str, str], ...]:
     lines = []
     for key in ("space", "space dimension"):
         if key in fields:
-            word = fields[key].removesuffix("-time")
-            lines.append((key, str(min(int(word), 3)) if key == "space dimension" else word))
+            lines.append((key, _space(fields) if key == "space" else str(min(int(fields[key]), 3))))
     vectors = [_in_space(word) for word in _spatial(_words(fields.get("space directions", "")), axes)]
     units = _quoted(fields.get("space units", ""))[:3]
     lines += [

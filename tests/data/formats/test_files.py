@@ -73,6 +73,8 @@ WRITERS = {
         "a.npy",
         "a.h5",
         "A.HDF5",
+        "a.zarr",
+        "a.OME.ZARR",
     ],
 )
 def test_names_of_volumes(name):
@@ -83,6 +85,17 @@ def test_names_of_volumes(name):
 @pytest.mark.parametrize("name", [".DS_Store", "._a.tif", ".a.nii.gz", "a.txt", "a.gz", "tif", "a.nii.json"])
 def test_names_of_others(name):
     assert not files.is_volume(Path("folder") / name)
+
+
+def test_a_folder_is_a_volume_only_by_a_folders_name(tmp_path):
+    for name in ("a.nii", "a.ome.zarr", "plain"):
+        (tmp_path / name).mkdir()
+    assert [name for name in ("a.nii", "a.ome.zarr", "plain") if files.is_volume(tmp_path / name)] == [
+        "a.ome.zarr"
+    ]
+    for name in ("a.nii", "plain"):
+        with pytest.raises(VolumeError, match="without DICOM files"):
+            files.read_volume(tmp_path / name)
 
 
 def test_a_zarr_result_is_a_folder_and_replaces_what_had_its_name(tmp_path):

@@ -210,6 +210,21 @@ def test_an_axis_of_time_needs_a_time_point(tmp_path):
     assert geometry(nrrd.read(tmp_path / "b.nrrd")) == geometry(volume)
 
 
+@pytest.mark.parametrize("space", ["LPST", "left-posterior-superior-time"])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_space_with_time_is_left_without_it(tmp_path, space, first):
+    frames = np.stack([ARRAY, ARRAY + 1], axis=-1 if first else 0)
+    steps = ["(0.5,0,0,0)", "(0,0.75,0,0)", "(0,0,2,0)"]
+    steps.insert(0 if first else 3, "(0,0,0,0.1)")
+    fields = f"space: {space}\nspace directions: {' '.join(steps)}\nspace origin: (1.5,-2.25,7,3)\n"
+    volume = nrrd.read(hand_written(tmp_path / "a.nrrd", fields, frames), ReadChoices(time=1))
+    expected = nrrd.read(hand_written(tmp_path / "still.nrrd", LPS + DIRECTIONS, ARRAY + 1))
+    np.testing.assert_array_equal(volume.array, expected.array[:])
+    assert geometry(volume) == geometry(expected)
+    nrrd.write(tmp_path / "b.nrrd", volume.array, volume.source)
+    assert same_geometry(tmp_path / "still.nrrd", tmp_path / "b.nrrd")
+
+
 def test_a_fourth_axis_of_extent_1_is_dropped_and_noted(tmp_path):
     volume = nrrd.read(hand_written(tmp_path / "a.nrrd", "", ARRAY[None]))
     np.testing.assert_array_equal(volume.array[0], ARRAY)
