@@ -145,6 +145,13 @@ def test_units_that_differ_between_axes_become_that_of_x(tmp_path):
     assert (volume.spacing, volume.origin, volume.unit) == ((2.0, 0.8, 0.8), (0.5, 0.0, 1.0), "um")
 
 
+def test_a_summary_older_than_the_metadata_is_not_believed(tmp_path):
+    path = save(tmp_path / "a.zarr", counting(5, 8, 9))
+    zarr.consolidate_metadata(LocalStore(path))
+    zarr.open_group(path, use_consolidated=False)["0"].resize((4, 8, 9))
+    assert omezarr.read(path).shape == (4, 8, 9)
+
+
 def test_a_scale_without_unit_is_a_spacing_without_unit(tmp_path):
     volume = omezarr.read(save(tmp_path / "a.zarr", counting(5, 8, 9), unit=None))
     assert (volume.spacing, volume.unit) == ((2.0, 0.8, 0.8), None)

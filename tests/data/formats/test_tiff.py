@@ -188,8 +188,10 @@ def test_channels_stored_as_samples_of_their_own_plane_are_whole(tmp_path, kind)
     assert volume.spacing == SPACING
 
 
-def test_one_page_may_stand_for_all_planes(tmp_path):
+@pytest.mark.parametrize("limit", [0, lazy.WHOLE_BYTES], ids=["on disk", "in memory"])
+def test_one_page_may_stand_for_all_planes(tmp_path, monkeypatch, limit):
     """So ImageJ writes stacks beyond 4 GB."""
+    monkeypatch.setattr(lazy, "WHOLE_BYTES", limit)
     description = "ImageJ=1.54f\nimages=9\nslices=9\nunit=um\nspacing=2.0\n"
     options: Any = {"resolution": RESOLUTION, "description": description}
     with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
@@ -198,7 +200,7 @@ def test_one_page_may_stand_for_all_planes(tmp_path):
     with tifffile.TiffFile(tmp_path / "a.tif") as tif:
         start = tif.pages.first.dataoffsets[0]
     (tmp_path / "a.tif").write_bytes(content[:start] + NOISE.tobytes())
-    np.testing.assert_array_equal(tiff.read(tmp_path / "a.tif").array[0], NOISE)
+    np.testing.assert_array_equal(tiff.read(tmp_path / "a.tif").load().array[0], NOISE)
     (tmp_path / "a.tif").write_bytes(content[:start] + NOISE.tobytes()[:-1])
     with pytest.raises(VolumeError):
         tiff.read(tmp_path / "a.tif")
