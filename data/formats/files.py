@@ -15,9 +15,10 @@ from nibabel.spatialimages import HeaderDataError, HeaderTypeError
 
 from ..atomic import new_file, replaced_folder
 from ..errors import VolumeError
-from ..volume import OpenVolume, Volume, Voxels
+from ..volume import OpenVolume, Volume
 from . import dicom, hdf5, metaimage, nifti, npy, nrrd, omezarr, tiff
 from .choices import AS_STORED, ReadChoices
+from .lazy import Box, LazyArray
 
 # what gzip, nibabel, tifffile and the codecs are known to raise on damaged files; tifffile's and zarr's own
 # errors and UnicodeError are ValueErrors, imagecodecs' and SimpleITK's are RuntimeErrors, h5py's are of many
@@ -193,9 +194,9 @@ def open_volume(path: Path, choices: ReadChoices = AS_STORED) -> OpenVolume:
     path = Path(path)
     with _telling(path):
         opened = _format_of(path).read(path, choices)
-    if isinstance(opened, Volume):
-        return opened
-    return replace(opened, array=_Watched(path=path, array=opened.array))
+    if isinstance(opened.array, LazyArray):
+        return replace(opened, array=_watched(path, opened.array))
+    return opened
 
 
 def read_volume(path: Path, choices: ReadChoices = AS_STORED) -> Volume:
@@ -204,28 +205,14 @@ def read_volume(path: Path, choices: ReadChoices = AS_STORED) -> Volume:
     return opened if isinstance(opened, Volume) else opened.load()
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Watched:
-    """An array on disk whose every reading tells of damage as `open_volume` does."""
+def _watched(path: Path, array: LazyArray) -> LazyArray:
+    """The same array, whose every reading tells of damage as `open_volume` does."""
 
-    path: Path
-    array: Voxels
+    def read(box: Box) -> np.ndarray:
+        with _telling(path):
+            return array.read(box)
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.array.shape
-
-    @property
-    def dtype(self) -> np.dtype:
-        return self.array.dtype
-
-    @property
-    def chunk(self) -> tuple[int, int, int]:
-        return getattr(self.array, "chunk", (1, 1, 1))
-
-    def __getitem__(self, key: slice | tuple[slice, ...]) -> np.ndarray:
-        with _telling(self.path):
-            return self.array[key]
+    return replace(array, read=read)
 
 
 @contextmanager
