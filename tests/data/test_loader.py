@@ -163,7 +163,7 @@ def two_slices() -> np.ndarray:
 def numbered(numbers: np.ndarray) -> np.ndarray:
     """An image that tells its label and is nowhere 0; each channel has a decimal of its own."""
     channels = numbers.reshape(-1, *numbers.shape[-3:]).astype(np.float32) + 2
-    return sum(channel * 10.0 ** (1 + n) for n, channel in enumerate(channels))
+    return np.sum([channel * 10.0 ** (1 + n) for n, channel in enumerate(channels)], axis=0)
 
 
 @pytest.fixture(scope="module")
