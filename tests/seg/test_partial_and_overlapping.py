@@ -1,6 +1,5 @@
 """Labels that are partial, or whose classes overlap, from the store to the scores."""
 
-
 import numpy as np
 import pytest
 from fewvox.data.formats import tiff
@@ -86,6 +85,8 @@ def test_a_run_knows_its_labels_and_writes_masks_and_probabilities_of_them(train
     table, run, masks, _ = trained
     info = checkpoint.load(run.path).info
     assert (info.architecture.classes, info.plan.labels) == (table.outputs, table)
+    told = {"classes": "label values (0, 1, 2)", "overlapping": "2 classes that may overlap"}[table.kind]
+    assert f"- Output: {told}" in (run.path / "README.md").read_text()
     mask, maps = (read_volume(masks / name).array for name in ("d.tif", "d_probabilities.tif"))
     assert (maps.dtype, maps.shape) == (np.float32, (table.outputs, *SHAPE))
     expected = maps > 0.5 if table.kind == "overlapping" else maps.argmax(axis=0)[None]
