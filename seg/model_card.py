@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from ..data.atomic import write_text
+from ..data.labels import LabelTable
 from .checkpoint import load
 
 _USE = {
@@ -27,7 +28,7 @@ def write_card(run: Path) -> None:
                 f"- Input: {len(plan.preprocessing.channels)} channel(s), resampled to "
                 f"{plan.preprocessing.spacing} {plan.preprocessing.unit} (z, y, x), "
                 f"{', '.join(plan.preprocessing.normalisation)}.",
-                f"- Output: {f'label values {labels.values}' if labels and predicts else 'none'}.",
+                f"- Output: {_output(labels) if labels and predicts else 'none'}.",
                 f"- Patch {plan.training.patch}, features {architecture.topology.features}.",
                 f"- {info.steps} steps, seed {info.seed}, {len(info.trained_on)} training and "
                 f"{len(info.validated_on)} validation volumes (known by hash only).",
@@ -40,3 +41,9 @@ def write_card(run: Path) -> None:
             ]
         ),
     )
+
+
+def _output(labels: LabelTable) -> str:
+    if labels.kind == "overlapping":
+        return f"{labels.outputs} classes that may overlap, a channel each"
+    return f"label values {labels.values}"

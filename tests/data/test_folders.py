@@ -31,7 +31,7 @@ def test_what_is_inside_a_volume_that_is_a_folder_is_not_seen(lay):
     found = look(root)
     assert names(found, root) == ["a.zarr", "p1/ct", "p1/more/b.tif"]
     assert [path.name for path in found.others] == ["c.czi"]
-    assert sorted(found.by_id()[0]) == ["a.zarr", "p1/ct", "p1/more/b"]
+    assert sorted(found.by_id()[0]) == ["a", "p1/ct", "p1/more/b"]
 
 
 @pytest.mark.usefixtures("volumes_that_are_folders")

@@ -29,8 +29,22 @@ def test_values_with_gaps_become_consecutive_classes_and_return():
 @pytest.mark.parametrize("values", [(0, 9, 3, 5), (0, 1, 1), (1, 2), (-1, 0)])
 def test_a_table_whose_values_do_not_rise_from_zero_is_refused(values):
     """A value added at the end of an edited plan was once trained as a neighbour's class."""
-    with pytest.raises(SettingsError, match="begin with 0"):
+    with pytest.raises(SettingsError, match="label values (rise|begin with 0)"):
         parse(LabelTable, {"values": values}, "plan.yaml")
+
+
+def test_where_0_is_unannotated_the_background_is_another_value():
+    """As ilastik writes it: 0 nobody looked, 1 background, 2 and above classes."""
+    table = parse(LabelTable, {"values": (1, 2, 5), "ignore": 0}, "plan.yaml")
+    labels = np.array([[[0, 1], [2, 5]]])
+    numbers = table.encode(labels)
+    np.testing.assert_array_equal(numbers, [[[IGNORED, 0], [1, 2]]])
+    np.testing.assert_array_equal(table.decode(numbers[labels > 0]), labels[labels > 0])
+
+
+def test_the_commonest_value_may_be_the_background_of_objects():
+    table = LabelTable(kind="instances", background=1)
+    np.testing.assert_array_equal(table.encode(np.array([0, 1, 2])), [1, 0, 1])
 
 
 @given(st.sets(st.integers(1, 70000), min_size=1, max_size=300), st.data())

@@ -14,7 +14,7 @@ def write(tmp_path):
     def make(told, name="a.json"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(told if isinstance(told, str) else json.dumps(told))
+        path.write_text(told if isinstance(told, str) else json.dumps(told), encoding="utf-8")
         return path
 
     return make

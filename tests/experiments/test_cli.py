@@ -116,14 +116,19 @@ def test_from_volumes_to_scores(volumes, tmp_path):
     assert trained.returncode == 0, words(trained)
     assert "estimate:" in trained.stdout
     assert "3 training, 0 validation, 2 test cases" in words(trained)
-    predicted = fewvox("predict", volumes, "--model", run, "--cases", run / "split.json", "--out", masks)
+    predicted = fewvox(
+        "predict", volumes, "--model", run, "--cases", run / "split.json", "--out", masks, "--probabilities"
+    )
     assert predicted.returncode == 0, words(predicted)
     split = json.loads((run / "split.json").read_text())
-    assert sorted(p.name for p in masks.glob("*.nii.gz")) == [f"{case}.nii.gz" for case in split["test"]]
+    names = sorted(f"{case}{end}.nii.gz" for case in split["test"] for end in ("", "_probabilities"))
+    assert sorted(p.name for p in masks.glob("*.nii.gz")) == names
     source = nib.nifti1.load(volumes / "images" / f"{split['test'][0]}.nii.gz")
     mask = nib.nifti1.load(masks / f"{split['test'][0]}.nii.gz")
     np.testing.assert_array_equal(mask.affine, source.affine)
     assert mask.shape == source.shape
+    maps = nib.nifti1.load(masks / f"{split['test'][0]}_probabilities.nii.gz")
+    assert (maps.shape, maps.get_data_dtype()) == ((*source.shape, 3), np.float32)
     assert set(np.unique(np.asarray(mask.dataobj))) <= {0, 1, 5}
     scored = fewvox("evaluate", masks, volumes, "--json", tmp_path / "scores.json")
     assert scored.returncode == 0, words(scored)
@@ -221,6 +226,21 @@ def test_the_methods_are_listed_with_what_they_do(typed):
     assert status == 0
     for name in ("triplet", "mae"):
         assert f"{name} {METHODS[name].summary}" in " ".join(told.split())
+
+
+def test_what_nobody_annotated_and_the_kind_of_label_are_told_on_the_line(typed, tmp_path, save_nifti):
+    right = np.zeros((4, 5, 6), np.uint8)
+    right[1:3, 1:4, 1:4] = 1
+    label = np.where(np.arange(4)[:, None, None] < 2, right, 9)
+    save_nifti(tmp_path / "masks/a.nii.gz", np.roll(right, 1, axis=0) + right)
+    save_nifti(tmp_path / "labels/a.nii.gz", label.astype(np.uint8))
+    for kind in ("classes", "instances", "overlapping"):
+        told = typed(
+            "evaluate", tmp_path / "masks", tmp_path / "labels", "--ignore-value", 9, "--label-kind", kind,
+            "--json", tmp_path / "scores.json",
+        )  # fmt: skip
+        assert told[0] == 0, told
+        assert json.loads((tmp_path / "scores.json").read_text())["scores"][0]["dice"] == 1
 
 
 def test_an_unknown_method_is_answered_with_the_known_ones(typed, tiny_store, tmp_path):

@@ -199,7 +199,6 @@ def test_a_constant_volume_gives_a_mask_and_no_nan(tmp_path, make_predictor):
     ("fields", "message"),
     [
         ({"channels": ("a", "b")}, "1 channels"),
-        ({"orientation": "stored"}, "orientation 'RAS'"),
         ({"unit": None}, "spacing in mm"),
     ],
 )
