@@ -19,14 +19,18 @@ def centred_start(centre: np.ndarray, patch: Shape) -> np.ndarray:
 def read_box(array: Voxels, start: np.ndarray, size: Shape, outside: int = 0) -> np.ndarray:
     """The box of the last three axes of a store's array, `outside` where it reaches over the border.
 
-    0 is the mean of a z-scored image and the background of a label map.
+    0 is the mean of a z-scored image and the background of a label map. Of an array in memory it is a view
+    where it lies inside.
     """
     lead, extent = array.shape[:-3], np.array(array.shape[-3:])
     low, high = np.maximum(start, 0), np.minimum(start + size, extent)
-    out = np.full((*lead, *size), outside, dtype=array.dtype)
     if (high <= low).any():
-        return out
+        return np.full((*lead, *size), outside, dtype=array.dtype)
     source = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+    inside = array[(slice(None),) * len(lead) + source]
+    if inside.shape[-3:] == tuple(size):
+        return inside
+    out = np.full((*lead, *size), outside, dtype=array.dtype)
     target = tuple(slice(int(a), int(b)) for a, b in zip(low - start, high - start, strict=True))
-    out[(..., *target)] = array[(slice(None),) * len(lead) + source]
+    out[(..., *target)] = inside
     return out

@@ -13,14 +13,14 @@ from .plan import Preprocessing
 from .preprocess import normalised, value_range
 from .resample import coarsen_image, coarsen_labels, needed, resample_box, resample_labels_box
 from .slabs import Box, boxes
-from .store import CHUNK, create_array, open_array, stored_dtype
+from .store import CHUNK, create_array, open_array, stored_dtype, write_box
 from .volume import Shape, Voxels
 
 # what nnU-Net keeps per class and case too
 MAX_POSITIONS = 10_000
 # bytes of a source that are read at once, and the box (z, y, x) that is worked on
 READ_BYTES = 2**29
-BOX: Shape = (CHUNK, 4 * CHUNK, 4 * CHUNK)
+BOX: Shape = (CHUNK[0], 4 * CHUNK[1], 4 * CHUNK[2])
 
 
 def write_image(
@@ -31,7 +31,7 @@ def write_image(
     out = create_array(folder / "image_0.b2nd", (source.shape[0], *shape), dtype)
     for slices, box in _slabwise(source, shape):
         seen = _Normalised(array=slices, how=how, measured=measured)
-        out[(slice(None), *box)] = resample_box(seen, shape, box, how.orders).astype(dtype, copy=False)
+        write_box(out, _start(box), resample_box(seen, shape, box, how.orders))
 
 
 def write_labels(folder: Path, numbers: ClassNumbers, shape: Shape) -> None:
@@ -41,10 +41,7 @@ def write_labels(folder: Path, numbers: ClassNumbers, shape: Shape) -> None:
     out = create_array(folder / "label_0.b2nd", (*lead, *shape), numbers.dtype)
     for slices, box in _slabwise(numbers, shape):
         found = resample_labels_box(slices, shape, box, overlapping=overlapping)
-        if overlapping:
-            out[(slice(None), *box)] = found
-        else:
-            out[box] = found[0]
+        write_box(out, _start(box), found if overlapping else found[0])
 
 
 def write_coarser(folder: Path, name: str, factors: Sequence[tuple[int, int, int]]) -> None:
@@ -59,7 +56,7 @@ def write_coarser(folder: Path, name: str, factors: Sequence[tuple[int, int, int
         for box in boxes((shape[0], shape[1], shape[2]), BOX):
             part = finer[(*every, *_times(box, (z, y, x), extent))]
             coarse = coarsen_image(part, (z, y, x)) if name == "image" else coarsen_labels(part, (z, y, x))
-            coarser[(*every, *box)] = coarse.astype(finer.dtype, copy=False)
+            write_box(coarser, _start(box), coarse)
 
 
 def write_foreground(folder: Path, seed: str) -> dict[int, int]:
@@ -170,7 +167,12 @@ def _slabwise(source: Voxels, shape: Shape) -> Iterator[tuple[Voxels, Box]]:
 def _depth(source: Voxels, shape: Shape) -> int:
     """Slices of the result made of at most `READ_BYTES` of the source; a row of chunks if possible."""
     plane = math.prod(source.shape) // source.shape[1] * source.dtype.itemsize
-    return min(CHUNK, max(1, int(READ_BYTES / plane * shape[0] / source.shape[1])))
+    return min(BOX[0], max(1, int(READ_BYTES / plane * shape[0] / source.shape[1])))
+
+
+def _start(box: Box) -> Shape:
+    z, y, x = (part.start for part in box)
+    return z, y, x
 
 
 def _times(box: Box, factors: tuple[int, int, int], extent: tuple[int, ...]) -> Box:

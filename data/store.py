@@ -10,15 +10,18 @@ STORE/cases/<id>/foreground.npz      up to 10,000 positions (n, 3) of each class
 """
 
 import json
+import os
+import threading
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import field
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import blosc2
 import numpy as np
+import torch
 from pydantic import Field
 
 from .atomic import write_text
@@ -30,9 +33,16 @@ from .volume import Shape, Triple, Voxels
 
 STORE_FILE = "store.json"
 PLAN_FILE = "plan.yaml"
-# a chunk of 64^3 float32 (1 MiB) is what a patch decompresses at least; blocks of 32^3 stay in L2
-CHUNK, _BLOCK = 64, 32
-_CODEC = {"codec": blosc2.Codec.ZSTD, "clevel": 5}
+# boxes are written where they begin and end at multiples of this (z, y, x)
+CHUNK: Shape = (64, 64, 64)
+# A patch decompresses the blocks it touches. Of all settings of which no volume tried takes more bytes than
+# nnU-Net's, these are read fastest (docs/results/store.md).
+_BLOCK: Shape = (16, 16, 32)
+_CODEC = {"codec": blosc2.Codec.LZ4HC, "clevel": 5, "filters": [blosc2.Filter.NOFILTER], "filters_meta": [0]}
+# up to here float16 rounds by at most 2**-7, under a hundredth of a z-scored volume's standard deviation
+_FLOAT16_UP_TO = 32.0
+# about 1 MiB and a file each; a process may hold a thousand files
+_OPEN_ARRAYS = 256
 
 
 class StoreError(UserError):
@@ -163,7 +173,8 @@ class Store:
 
     def image(self, case: str, level: int = 0) -> Voxels:
         """The image (C, Z, Y, X) at a level, float32; slicing reads only the chunks it touches."""
-        return _AsFloat32(self._open(case, f"image_{level}"))
+        stored = self._open(case, f"image_{level}")
+        return AsFloat32(stored) if stored.dtype == np.float16 else stored
 
     def label(self, case: str, level: int = 0) -> Voxels:
         """The class numbers (Z, Y, X) at a level."""
@@ -182,54 +193,96 @@ class Store:
             raise _damaged(path, f"not readable ({error})") from error
 
 
-class _AsFloat32:
-    """An array of half precision, handed out as float32."""
-
-    dtype = np.dtype(np.float32)
-
-    def __init__(self, array: Voxels) -> None:
-        self._array, self.shape = array, array.shape
-
-    def __getitem__(self, key: Any) -> np.ndarray:
-        return self._array[key].astype(np.float32, copy=False)
-
-
 def case_folder(store: Path, case: str) -> Path:
     """Where the arrays of a case lie."""
     return store / "cases" / case
 
 
+@dataclass(frozen=True)
+class AsFloat32:
+    """An array that is stored in float16 and read as float32."""
+
+    stored: Voxels
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As stored."""
+        return self.stored.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """What slices are."""
+        return np.dtype(np.float32)
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        # numpy takes 25 times as long on processors without AVX-512
+        return torch.from_numpy(self.stored[key]).float().numpy()
+
+
 def open_array(path: Path) -> Voxels:
-    """An array of a store, to be sliced."""
-    # one thread: the network needs the cores
-    return cast("Voxels", blosc2.open(str(path), mode="r", dparams={"nthreads": 1}))
+    """An array of a store as it is stored, to be sliced."""
+    file = path.stat()
+    written = (file.st_dev, file.st_ino, file.st_size, file.st_mtime_ns)
+    return _opened(path, written, os.getpid(), threading.get_ident())
 
 
-def create_array(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> Any:
-    """A new array in chunks that a patch reads few of, to be filled box by box."""
-    chunks, blocks = [min(CHUNK, n) for n in shape], [min(_BLOCK, n) for n in shape]
-    if len(shape) == 4:
-        chunks[0] = blocks[0] = 1
-    return blosc2.empty(
+@lru_cache(_OPEN_ARRAYS)
+def _opened(path: Path, written: tuple[int, ...], process: int, thread: int) -> Voxels:  # noqa: ARG001
+    """The array of a file, kept open: opening costs as much as reading a patch.
+
+    An open array decompresses for one thread at a time, so each thread has its own; `written` tells a file
+    from another one that took its place.
+    """
+    # decompressing in one thread: the network needs the cores; Windows cannot replace a mapped file
+    mapped: Any = None if os.name == "nt" else "r"
+    return cast("Voxels", blosc2.open(str(path), mode="r", dparams={"nthreads": 1}, mmap_mode=mapped))
+
+
+def stored_dtype(lowest: float, highest: float) -> np.dtype:
+    """float16 for normalised voxels from `lowest` to `highest` that it rounds by less than 0.01, or float32.
+
+    float16 keeps 11 bits: numbers of up to 32 are rounded by at most 0.0078, those of up to 4 by 0.001.
+    """
+    fits = lowest >= -_FLOAT16_UP_TO and highest <= _FLOAT16_UP_TO
+    return np.dtype(np.float16 if fits else np.float32)
+
+
+def create_array(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> blosc2.NDArray:
+    """A new array (..., Z, Y, X) of zeros, to be filled by `write_box`."""
+    lead, extent = shape[:-3], shape[-3:]
+    return blosc2.zeros(
         shape,
-        dtype=dtype,
+        dtype,
         urlpath=str(path),
         mode="w",
-        chunks=tuple(chunks),
-        blocks=tuple(blocks),
+        chunks=(*(1 for _ in lead), *map(min, CHUNK, extent)),
+        blocks=(*(1 for _ in lead), *map(min, _BLOCK, extent)),
         cparams=blosc2.CParams(**_CODEC, nthreads=1),
     )
 
 
-def stored_dtype(lowest: float, highest: float) -> np.dtype:
-    """The type that keeps values of this range to a hundredth: float16 up to 32, float32 beyond."""
-    # float16 has 11 bits: up to 32 its values lie 1/64 apart at most, and rounding errs by half of that
-    return np.dtype(np.float16 if max(abs(lowest), abs(highest)) <= 32 else np.float32)
+def write_box(array: blosc2.NDArray, start: Shape, voxels: np.ndarray) -> None:
+    """Writes voxels (..., Z, Y, X), rounded to the type of the array; the first of them comes to `start`.
+
+    A box should begin and end at multiples of `CHUNK`, or at the border: a chunk that is written in parts
+    is decompressed and compressed for each of them, and its file keeps the space of the former.
+
+    Raises ValueError for voxels that float16 does not hold (`stored_dtype`) in an array of float16.
+    """
+    voxels = np.ascontiguousarray(voxels)
+    if array.dtype == np.float16:
+        lowest, highest = voxels.min(), voxels.max()
+        if stored_dtype(lowest, highest) != np.float16:
+            raise ValueError(f"values from {lowest} to {highest} are not stored in float16")
+        # numpy takes six times as long
+        voxels = torch.from_numpy(voxels).half().numpy()
+    box = tuple(slice(low, low + n) for low, n in zip(start, voxels.shape[-3:], strict=True))
+    array[(*(slice(None) for _ in array.shape[:-3]), *box)] = voxels
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
-    """Writes a whole array."""
-    create_array(path, array.shape, array.dtype)[...] = array
+    """Writes one array in chunks that a patch reads few of."""
+    write_box(create_array(path, array.shape, array.dtype), (0, 0, 0), array)
 
 
 def stored_file(path: Path) -> StoredFile:

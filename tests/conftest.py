@@ -12,7 +12,15 @@ from fewvox.data.plan import Plan, Preprocessing, Training, make_plan
 from fewvox.data.prepare import prepare
 from fewvox.data.scan import scan
 from fewvox.data.settings import write_yaml
-from fewvox.data.store import PLAN_FILE, Store, StoredCase, case_folder, write_array, write_index
+from fewvox.data.store import (
+    PLAN_FILE,
+    Store,
+    StoredCase,
+    case_folder,
+    stored_dtype,
+    write_array,
+    write_index,
+)
 from hypothesis import settings
 
 # how long an example takes says more about the machine than about the code
@@ -89,7 +97,7 @@ def tiny_store(tmp_path_factory, nifti_folder) -> Store:
 
 
 def written_store(folder: Path, table: LabelTable, cases: dict[str, tuple[np.ndarray, np.ndarray]]) -> Store:
-    """A store written by hand of images (Z, Y, X), in float16, and class numbers as the store holds them."""
+    """A store written by hand of images (Z, Y, X) and class numbers as the store holds them."""
     preprocessing = Preprocessing(
         unit="um",
         spacing=(1.0, 1.0, 1.0),
@@ -102,7 +110,8 @@ def written_store(folder: Path, table: LabelTable, cases: dict[str, tuple[np.nda
     stored = []
     for name, (image, numbers) in cases.items():
         case_folder(folder, name).mkdir(parents=True)
-        write_array(case_folder(folder, name) / "image_0.b2nd", image[None].astype(np.float16))
+        dtype = stored_dtype(float(image.min()), float(image.max()))
+        write_array(case_folder(folder, name) / "image_0.b2nd", image[None].astype(dtype))
         write_array(case_folder(folder, name) / "label_0.b2nd", numbers)
         positions = annotated_positions(table, numbers)
         np.savez(case_folder(folder, name) / "foreground.npz", **{str(c): p for c, p in positions.items()})

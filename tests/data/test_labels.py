@@ -29,7 +29,7 @@ def test_values_with_gaps_become_consecutive_classes_and_return():
 @pytest.mark.parametrize("values", [(0, 9, 3, 5), (0, 1, 1), (1, 2), (-1, 0)])
 def test_a_table_whose_values_do_not_rise_from_zero_is_refused(values):
     """A value added at the end of an edited plan was once trained as a neighbour's class."""
-    with pytest.raises(SettingsError, match="label values (rise|begin with 0)"):
+    with pytest.raises(SettingsError, match=r"label values (rise|begin with 0)"):
         parse(LabelTable, {"values": values}, "plan.yaml")
 
 

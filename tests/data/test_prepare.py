@@ -284,7 +284,9 @@ def test_the_bytes_told_hold_all_levels_and_what_a_store_takes(tmp_path, save_ni
     store = prepare(found, plan, tmp_path / "out")
     voxels = sum(np.prod(store.image("a", level).shape) for level in range(len(store.cases["a"].levels)))
     taken = sum(path.stat().st_size for path in store.path.rglob("*.b2nd"))
-    assert 0.4 * bytes_needed(found, plan) < taken < 4 * voxels <= bytes_needed(found, plan)
+    assert 4 * voxels <= bytes_needed(found, plan)
+    # noise does not compress, is stored in half precision, and its chunks have headers
+    assert 0.4 * bytes_needed(found, plan) < taken < 0.51 * bytes_needed(found, plan)
 
 
 def test_preparing_twice_gives_the_same_store(scanned, plan, tmp_path):

@@ -2,12 +2,26 @@
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from fewvox.data.plan import Plan
 from fewvox.data.settings import SettingsError, load_mapping, override, parse, write_yaml
-from fewvox.data.store import PLAN_FILE, STORE_FILE, Store, StoreError, open_array, stored_dtype, write_array
+from fewvox.data.store import (
+    CHUNK,
+    PLAN_FILE,
+    STORE_FILE,
+    Store,
+    StoreError,
+    create_array,
+    open_array,
+    stored_dtype,
+    write_array,
+    write_box,
+)
+from hypothesis import given
+from hypothesis import strategies as st
 
 
 @pytest.fixture
@@ -108,14 +122,72 @@ def test_an_array_of_any_shape_is_read_as_written(tmp_path, shape):
     np.testing.assert_array_equal(stored[0, 3:, :2], array[0, 3:, :2])
 
 
-def test_images_are_read_as_float32_whatever_they_are_stored_as(tiny_store):
-    image = tiny_store.image("c00")
-    assert image.dtype == image[:, 2:4].dtype == np.float32
+def normal(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
-@pytest.mark.parametrize(("highest", "dtype"), [(3.0, np.float16), (32.0, np.float16), (33.0, np.float32)])
-def test_half_precision_is_used_where_it_errs_by_less_than_a_hundredth(highest, dtype):
-    assert stored_dtype(-1.0, highest) == dtype
-    values = np.linspace(-1, highest, 100001)
-    if dtype == np.float16:
-        assert np.abs(values.astype(dtype) - values).max() <= 0.01
+def image_file(folder):
+    return folder / "cases" / "c00" / "image_0.b2nd"
+
+
+@given(st.floats(-100, 100, width=32), st.floats(-100, 100, width=32))
+def test_float16_is_for_what_it_rounds_by_less_than_a_hundredth(a, b):
+    kept = np.array([a, b], dtype=stored_dtype(min(a, b), max(a, b))).astype(np.float64)
+    assert abs(kept - [a, b]).max() < 0.01
+
+
+def test_the_largest_magnitude_decides_on_the_type():
+    assert stored_dtype(-1, 31.9) == stored_dtype(-32, 0) == np.float16
+    assert stored_dtype(-32.1, 0) == stored_dtype(0, 33) == stored_dtype(0, np.inf) == np.float32
+    assert stored_dtype(np.nan, 1) == stored_dtype(0, np.nan) == np.float32
+
+
+def test_what_float16_would_round_too_much_is_not_written_in_it(tmp_path):
+    array = create_array(tmp_path / "a.b2nd", (1, 1, 1, 2), np.dtype(np.float16))
+    for values in ([33, 0], [-70000, 0], [np.nan, 0]):
+        with pytest.raises(ValueError, match="not stored in float16"):
+            write_box(array, (0, 0, 0), np.float32([[[values]]]))
+
+
+def test_float16_is_read_as_float32(copied):
+    array = normal(2, 20, 30, 40)
+    store = Store.open(copied)
+    write_box(create_array(image_file(copied), array.shape, np.dtype(np.float16)), (0, 0, 0), array)
+    stored = store.image("c00")
+    assert (stored.shape, stored.dtype, stored[:].dtype) == (array.shape, np.float32, np.float32)
+    np.testing.assert_array_equal(stored[:, 3:9], array[:, 3:9].astype(np.float16).astype(np.float32))
+
+
+def test_an_array_filled_box_by_box_is_the_one_written_at_once(tmp_path):
+    array = normal(2, 70, 130, 65)
+    write_array(tmp_path / "whole.b2nd", array)
+    filled = create_array(tmp_path / "boxes.b2nd", array.shape, array.dtype)
+    assert not filled[:].any()
+    z, y, _ = CHUNK
+    for start in ((z, y, 0), (0, y, 0), (0, 0, 0), (z, 0, 0), (0, 2 * y, 0), (z, 2 * y, 0)):
+        write_box(filled, start, array[:, start[0] :, start[1] :][:, :z, :y])
+    np.testing.assert_array_equal(filled[:], array)
+    assert (tmp_path / "boxes.b2nd").stat().st_size == (tmp_path / "whole.b2nd").stat().st_size
+
+
+def test_an_open_array_whose_file_is_replaced_is_opened_anew(copied):
+    store, path = Store.open(copied), image_file(copied)
+    for seed in (1, 2):
+        write_array(path, normal(1, 8, 8, 8, seed=seed))
+        np.testing.assert_array_equal(store.image("c00")[:], normal(1, 8, 8, 8, seed=seed))
+    path.unlink()
+    with pytest.raises(StoreError):
+        store.image("c00")
+
+
+def test_threads_read_one_array_at_the_same_time(copied):
+    array = normal(1, 64, 64, 64)
+    store = Store.open(copied)
+    write_array(image_file(copied), array)
+
+    def differs(k: int) -> bool:
+        box = (slice(None), slice(k % 30, k % 30 + 32))
+        return not np.array_equal(store.image("c00")[box], array[box])
+
+    with ThreadPoolExecutor(4) as pool:
+        assert not any(pool.map(differs, range(200)))
