@@ -18,7 +18,6 @@ from .problems import Problem, Severity
 from .reading import (
     Finite,
     ScanOptions,
-    files_hash,
     made_finite,
     nonfinite,
     not_finite,
@@ -26,6 +25,7 @@ from .reading import (
     open_label,
 )
 from .slabs import slabs
+from .sources import source_hash
 from .volume import OpenVolume, Triple
 
 # ITK and nnU-Net compare geometries at about this tolerance; float32 headers differ in the 7th digit
@@ -56,8 +56,8 @@ def examine(case: Case, options: ScanOptions) -> tuple[CaseFacts | None, list[Pr
         intensities=measured.intensities,
         label_voxels=None if label.counts is None else label.counts.voxels,
         label_channels=label.channels,
-        image_hash=files_hash(case.images),
-        label_hash=None if case.label is None or label.counts is None else files_hash([case.label]),
+        image_hash=source_hash(case.images),
+        label_hash=None if case.label is None or label.counts is None else source_hash(case.label),
         content_hash=measured.content_hash,
         replaced_voxels=measured.replaced,
         corrections=tuple(p.found for p in (*problems, *label.problems) if p.severity == "corrected"),

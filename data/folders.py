@@ -15,6 +15,8 @@ from .problems import Problem
 
 # what lies beside volumes and is meant to
 _TEXTS = {".txt", ".md", ".json", ".csv", ".tsv", ".xml", ".yaml", ".yml", ".py"}
+# whose voxels lie in a file beside them
+_HEADERS = {".mhd", ".nhdr"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +48,9 @@ class Folder:
 
     def unread(self) -> list[Problem]:
         """A warning of the files that are no volume, where there are any."""
-        kinds = Counter(path.suffix or path.name for path in self.others)
+        headed = {path.with_suffix("") for path in self.volumes if path.suffix.lower() in _HEADERS}
+        others = (path for path in self.others if path.with_suffix("") not in headed)
+        kinds = Counter(path.suffix or path.name for path in others)
         if not kinds:
             return []
         return [

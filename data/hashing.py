@@ -14,16 +14,6 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def source_hash(path: Path) -> str:
-    """The hash of a file, or of all files below a folder with their names."""
-    if not path.is_dir():
-        return file_hash(path)
-    digest = hashlib.sha256()
-    for part in sorted(p for p in path.rglob("*") if p.is_file()):
-        digest.update(f"{part.relative_to(path).as_posix()}:{file_hash(part)}\n".encode())
-    return digest.hexdigest()
-
-
 class ContentHash:
     """SHA-256 of voxel values as float32 with their shape, added channel by channel and slice by slice.
 

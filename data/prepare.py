@@ -30,10 +30,11 @@ from .formats.lazy import WHOLE_BYTES
 from .hashing import settings_hash
 from .plan import Plan
 from .preprocess import check_fits, target_shape
-from .reading import ScanOptions, class_numbers, files_hash, open_image
+from .reading import ScanOptions, class_numbers, open_image
 from .resample import pyramid, resampled_shape
 from .scan import Scan
 from .settings import plain, read_json, write_yaml
+from .sources import source_hash
 from .store import (
     PLAN_FILE,
     STORE_FILE,
@@ -107,7 +108,7 @@ class _Work:
         """The hash of it; two cases of one recipe are the same to the last bit."""
         facts = plain(self.facts)
         told = {key: facts[key] for key in ("id", "subject", "image_hash", "label_hash", "label_remap")}
-        region = None if self.case.region is None else files_hash([self.case.region])
+        region = None if self.case.region is None else source_hash(self.case.region)
         o = self.options
         choices = [plain(o.image), plain(o.label), o.replace_nonfinite, o.accept_geometry]
         return settings_hash([told, region, self.plan.store_hash, choices, facts["spacing"], facts["unit"]])
@@ -270,7 +271,7 @@ def _lost(work: _Work, counts: dict[int, int]) -> tuple[int, ...]:
 
 
 def _check_unchanged(paths: Sequence[Path], expected: str | None) -> None:
-    if files_hash(paths) != expected:
+    if source_hash(paths) != expected:
         raise StoreError(
             paths[0],
             found="the file changed after the scan",

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,6 @@ from .errors import UserError
 from .formats.alike import stored_alike
 from .formats.choices import AS_STORED, ReadChoices
 from .formats.files import open_volume
-from .hashing import source_hash
 from .label_voxels import ClassNumbers, label_voxels
 from .labels import LabelKind, LabelTable
 from .sidecars import Spacing, read_sidecar
@@ -123,14 +121,6 @@ def not_finite(path: Path, bad: int, voxels: int) -> UserError:
         rule="Every voxel of an image is a finite number",
         remedy="Give --replace-nonfinite VALUE to have them replaced, or leave the case out",
     )
-
-
-def files_hash(paths: Sequence[Path]) -> str:
-    """The hash of a file's bytes, or of those of several files."""
-    hashes = [source_hash(path) for path in paths]
-    if len(hashes) == 1:
-        return hashes[0]
-    return sha256("\n".join(hashes).encode()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

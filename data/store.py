@@ -26,9 +26,10 @@ from pydantic import Field
 
 from .atomic import write_text
 from .errors import UserError
-from .hashing import file_hash, source_hash
+from .hashing import file_hash
 from .plan import Plan
 from .settings import plain, read_json, read_yaml, settings
+from .sources import source_hash, source_state
 from .volume import Shape, Triple, Voxels
 
 STORE_FILE = "store.json"
@@ -292,7 +293,7 @@ def stored_file(path: Path) -> StoredFile:
 
 def source_file(path: Path, kind: Literal["image", "label"]) -> SourceFile:
     """What is noted of a source."""
-    size, modified = _state(path)
+    size, modified = source_state(path)
     return SourceFile(
         kind=kind, path=str(path.absolute()), size=size, modified_ns=modified, sha256=source_hash(path)
     )
@@ -304,16 +305,10 @@ def write_index(store: Path, plan: Plan, cases: Sequence[StoredCase], records: S
     write_text(store / STORE_FILE, json.dumps(plain(index), indent=1))
 
 
-def _state(path: Path) -> tuple[int, int]:
-    """Bytes and latest change of a file, or of all files below a folder."""
-    found = [p.stat() for p in ([path] if path.is_file() else path.rglob("*")) if p.is_file()]
-    return sum(s.st_size for s in found), max((s.st_mtime_ns for s in found), default=0)
-
-
 def _check_source(source: SourceFile, store: Path) -> None:
     path = Path(source.path)
     # the hash is taken only where size or time changed: sources may be large
-    if not path.exists() or _state(path) == (source.size, source.modified_ns):
+    if not path.exists() or source_state(path) == (source.size, source.modified_ns):
         return
     if source_hash(path) != source.sha256:
         raise StoreError(

@@ -27,9 +27,10 @@ from ..data.cases import Case
 from ..data.claims import claimed
 from ..data.dataset import find_images, find_labels
 from ..data.errors import UserError
-from ..data.hashing import content_hash, file_hash, settings_hash, source_hash
+from ..data.hashing import content_hash, file_hash, settings_hash
 from ..data.reading import read_image
 from ..data.settings import plain, read_json, read_yaml, settings, write_yaml
+from ..data.sources import source_hash
 from ..data.splits import Split, split, without_subjects_of
 from ..data.store import STORE_FILE, Store
 from ..seg import batch_predict

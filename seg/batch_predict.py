@@ -13,8 +13,9 @@ from ..data.formats.files import mask_suffix
 from ..data.hashing import content_hash, file_hash
 from ..data.labels import LabelTable
 from ..data.problems import Problem
-from ..data.reading import ScanOptions, files_hash, read_image
+from ..data.reading import ScanOptions, read_image
 from ..data.settings import plain, read_json, settings
+from ..data.sources import source_hash
 from .checkpoint import Checkpoint, CheckpointInfo, load
 from .predict import Predictor
 from .training import choose_device
@@ -212,7 +213,7 @@ def _is_done(before: PredictedCase | None, case: Case, out: Path, *, probabiliti
         return False
     if probabilities and (before.probabilities is None or not (out / before.probabilities).is_file()):
         return False
-    return before.image_hash == files_hash(case.images)
+    return before.image_hash == source_hash(case.images)
 
 
 def _predict_case(
@@ -230,7 +231,7 @@ def _predict_case(
     predictor.write_mask(volume, case.image, out / mask, out / probabilities if probabilities else None)
     return PredictedCase(
         file=mask,
-        image_hash=files_hash(case.images),
+        image_hash=source_hash(case.images),
         role=_role(checkpoint.info, content_hash(volume.array)),
         probabilities=probabilities,
     )
