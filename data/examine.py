@@ -18,6 +18,7 @@ from .problems import Problem, Severity
 from .reading import (
     Finite,
     ScanOptions,
+    label_choices,
     made_finite,
     nonfinite,
     not_finite,
@@ -55,6 +56,7 @@ def examine(case: Case, options: ScanOptions) -> tuple[CaseFacts | None, list[Pr
         dtype=str(image.array.dtype),
         intensities=measured.intensities,
         label_voxels=None if label.counts is None else label.counts.voxels,
+        label_dtype=label.dtype,
         label_channels=label.channels,
         image_hash=source_hash(case.images),
         label_hash=None if case.label is None or label.counts is None else source_hash(case.label),
@@ -76,6 +78,7 @@ class _Measured:
 @dataclass(frozen=True, kw_only=True)
 class _Label:
     counts: LabelCounts | None = None
+    dtype: str | None = None
     channels: int = 0
     problems: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = ()
@@ -108,7 +111,7 @@ def _unreadable_label(case: Case, options: ScanOptions) -> list[Problem]:
     if case.label is None:
         return []
     try:
-        _count(case, open_volume(case.label, options.label), options)
+        _count(case, open_volume(case.label, label_choices(options)), options)
     except UserError as error:
         return [Problem.from_error(case.id, error)]
     return []
@@ -137,7 +140,11 @@ def _examine_label(case: Case, path: Path, image: OpenVolume, options: ScanOptio
         return _Label(problems=(*problems, Problem.from_error(case.id, error)))
     problems += _label_corrections(case, label, counts, options)
     return _Label(
-        counts=counts, channels=label.array.shape[0], problems=tuple(problems), notes=_of_label(label.notes)
+        counts=counts,
+        dtype=str(label.array.dtype),
+        channels=label.array.shape[0],
+        problems=tuple(problems),
+        notes=_of_label(label.notes),
     )
 
 

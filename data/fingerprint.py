@@ -37,6 +37,7 @@ class CaseFacts:
     image_hash: str
     label_hash: str | None
     content_hash: str
+    label_dtype: str | None = None
     label_channels: int = 0
     label_remap: dict[int, int] = field(default_factory=dict)
     replaced_voxels: int = 0

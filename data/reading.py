@@ -82,8 +82,13 @@ def read_image(case: Case, options: ScanOptions = AS_FOUND) -> Volume:
 
 def open_label(path: Path, image: OpenVolume, options: ScanOptions = AS_FOUND) -> OpenVolume:
     """The label in a file; where its geometry is to be disregarded, turned as its image is."""
-    label = open_volume(path, options.label)
+    label = open_volume(path, label_choices(options))
     return stored_alike(label, image) if options.accept_geometry else label
+
+
+def label_choices(options: ScanOptions) -> ReadChoices:
+    """How labels are read: where classes overlap, each has a channel."""
+    return replace(options.label, fourth_is_channels=options.label_kind == "overlapping")
 
 
 def class_numbers(

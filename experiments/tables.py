@@ -1,11 +1,13 @@
 """Tables that a person reads: what a scan found, what an evaluation measured."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import torch
 from rich.markup import escape
 from rich.table import Table
 
+from ..data.fingerprint import CaseFacts
 from ..data.scan import Scan
 from ..seg.evaluate import METRICS, Evaluation
 from ..ssl.monitors import EmbeddingMeasures
@@ -14,12 +16,17 @@ from .results import ArmSummary, Difference, Results
 
 # more rows than this hide the problems that follow them
 _MAX_ROWS = 40
+_MAX_KINDS = 4
 
 
 def scan_table(scanned: Scan) -> Table:
-    """A row for each case: shape, spacing with unit, channels, type, grey values, labels."""
+    """A row for each case: shape, spacing with unit, channels, type, grey values, labels; then what differs."""
     facts = scanned.fingerprint.cases
-    table = Table(title=f"{len(facts)} readable cases, {scanned.fingerprint.labelled} with labels")
+    table = Table(
+        title=f"{len(facts)} readable cases, {scanned.fingerprint.labelled} with labels",
+        caption="\n".join(_summary_of(scanned)),
+        caption_justify="left",
+    )
     for column in (
         "case",
         "shape (z, y, x)",
@@ -31,32 +38,53 @@ def scan_table(scanned: Scan) -> Table:
     ):
         table.add_column(column, overflow="fold", no_wrap=column == "case")
     for f in facts[:_MAX_ROWS]:
-        spacing = (
-            "unknown" if f.spacing is None else " x ".join(f"{s:.4g}" for s in f.spacing) + f" {f.unit or ''}"
-        )
         grey = "; ".join(f"{i.lowest:.4g} to {i.highest:.4g}" for i in f.intensities)
         table.add_row(
             escape(f.id),
             " x ".join(map(str, f.shape)),
-            spacing,
+            _spacing(f),
             escape(", ".join(f.channels)),
             f.dtype,
             grey,
-            _labels(f.label_voxels),
+            _labels(f),
         )
-    if len(facts) > _MAX_ROWS:
-        table.caption = f"and {len(facts) - _MAX_ROWS} more; --json FILE writes them all"
     return table
 
 
-def _labels(voxels: dict[int, int] | None) -> str:
-    if voxels is None:
+def _summary_of(scanned: Scan) -> list[str]:
+    """What the rows have in common, and how many differ."""
+    facts = scanned.fingerprint.cases
+    lines = [f"and {len(facts) - _MAX_ROWS} more cases; --json FILE writes them all"] * (
+        len(facts) > _MAX_ROWS
+    )
+    subjects = len({f.subject for f in facts})
+    lines += [f"subjects: {subjects}"] * (subjects < len(facts))
+    for name, values in (
+        ("types", [f.dtype for f in facts]),
+        ("spacings (z, y, x)", [_spacing(f) for f in facts]),
+        ("label types", [f.label_dtype for f in facts if f.label_dtype is not None]),
+    ):
+        counted = [f"{n} x {value}" for value, n in Counter(values).most_common(_MAX_KINDS)]
+        more = len(set(values)) - len(counted)
+        lines += [f"{name}: " + ", ".join(counted) + f" and {more} more" * (more > 0)] * bool(counted)
+    return lines
+
+
+def _spacing(f: CaseFacts) -> str:
+    if f.spacing is None:
+        return "unknown"
+    return " x ".join(f"{s:.4g}" for s in f.spacing) + f" {f.unit or '(no unit)'}"
+
+
+def _labels(f: CaseFacts) -> str:
+    if f.label_voxels is None:
         return "-"
-    foreground = {value: n for value, n in voxels.items() if value > 0}
-    share = sum(foreground.values()) / max(1, sum(voxels.values()))
+    foreground = {value: n for value, n in f.label_voxels.items() if value > 0}
+    share = sum(foreground.values()) / max(1, sum(f.label_voxels.values()))
     shown = ", ".join(f"{value}: {n}" for value, n in list(foreground.items())[:4])
     more = f" and {len(foreground) - 4} more" if len(foreground) > 4 else ""
-    return f"{shown}{more} ({share:.1%})"
+    partial = f", {f.annotated_share:.1%} annotated" if f.annotated_share < 1 else ""
+    return f"{shown}{more} ({share:.1%} foreground{partial})"
 
 
 def score_table(evaluation: Evaluation) -> Table:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..data.formats.choices import ReadChoices
 from ..data.formats.files import read_volume
 from ..data.label_voxels import label_voxels
 from ..data.labels import LabelKind, label_map, unannotated
@@ -46,7 +47,7 @@ def read_label(path: Path, kind: LabelKind, ignore: int | None = None, *, backgr
 
     Raises UserError for a file that is no label of this kind.
     """
-    volume = read_volume(path)
+    volume = read_volume(path, ReadChoices(fourth_is_channels=kind == "overlapping"))
     annotated = np.ones(volume.shape, bool)
     if ignore is not None:
         annotated = ~unannotated(volume.array, kind, ignore)[0]

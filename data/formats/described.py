@@ -103,6 +103,9 @@ def _axes(path: Path, told: Described, choices: ReadChoices, notes: list[str]) -
     shape = told.payload.shape
     axes = told.axes if choices.axes is None else _declared(path, told, choices.axes, notes)
     for n, axis in enumerate(axes):
+        if axis == "?" and shape[n] > 1 and choices.fourth_is_channels and "C" not in axes:
+            axes = axes[:n] + "C" + axes[n + 1 :]
+            continue
         if axis == "?" and shape[n] > 1:
             raise _ambiguous(path, told)
         if axis == "?":

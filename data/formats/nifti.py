@@ -261,6 +261,8 @@ def _named_axes(
     if stored[4:] == further and len(further) == 1 and header.get_intent()[0] == "vector":
         notes.append(f"the header says vectors: their {further[0]} components are read as channels")
         return "XYZC", (*spatial, *further)
+    if len(further) == 1 and choices.fourth_is_channels:
+        return "XYZC", (*spatial, *further)
     if further:
         raise VolumeError(
             path,

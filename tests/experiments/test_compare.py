@@ -491,7 +491,7 @@ def test_all_volumes_of_a_test_subject_are_kept_from_pretraining(masks_only, tmp
 def test_without_a_labelled_test_volume_nothing_is_compared(masks_only, nifti_folder, tmp_path):
     bare = nifti_folder(tmp_path / "bare", 2, labelled=0)
     (bare / "labels").mkdir()
-    with pytest.raises(UserError, match="no labelled test case"):
+    with pytest.raises(UserError, match="no volume found"):
         run_comparison(masks_only(test=0, test_data=str(bare)), tmp_path / "out", "")
 
 
