@@ -20,7 +20,7 @@ _MAX_KINDS = 4
 
 
 def scan_table(scanned: Scan) -> Table:
-    """A row for each case: shape, spacing with unit, channels, type, grey values, labels; then what differs."""
+    """A row for each case: shape, spacing, channels, type, grey values, labels; then what differs."""
     facts = scanned.fingerprint.cases
     table = Table(
         title=f"{len(facts)} readable cases, {scanned.fingerprint.labelled} with labels",
