@@ -2,13 +2,13 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from .errors import UserError
 from .labels import IGNORED, LabelKind, LabelTable, count_values, whole_numbers
-from .slabs import slabs
+from .slabs import Held, slabs, thin
 from .volume import OpenVolume, Voxels
 
 _COLOURS = {"red", "green", "blue"}
@@ -104,10 +104,13 @@ def count_labels(labels: LabelVoxels, region: Voxels | None, kind: LabelKind | N
     counts: Counter[int] = Counter()
     rounded = 0
     for z in slabs(labels):
-        values, off = labels.read((slice(None), z))
-        rounded += off
-        annotated = None if region is None else region[:, z][0] != 0
-        counts.update(_counted(values, annotated, labels, kind))
+        held = replace(labels, array=Held.of(labels.array, z))
+        mask = None if region is None else Held.of(region, z)
+        for part in thin(z, labels.shape):
+            values, off = held.read((slice(None), part))
+            rounded += off
+            annotated = None if mask is None else mask[:, part][0] != 0
+            counts.update(_counted(values, annotated, labels, kind))
     return LabelCounts(voxels=dict(sorted(counts.items())), rounded=rounded)
 
 
@@ -164,6 +167,11 @@ class ClassNumbers:
     def chunk(self) -> tuple[int, int, int]:
         """Extent (z, y, x) of the pieces that the file is stored in."""
         return self.labels.chunk
+
+    def held(self, z: slice) -> "ClassNumbers":
+        """The same with these slices of the files in memory."""
+        region = None if self.region is None else Held.of(self.region, z)
+        return replace(self, labels=replace(self.labels, array=Held.of(self.labels.array, z)), region=region)
 
     def __getitem__(self, key: tuple[slice, ...]) -> np.ndarray:
         """Class numbers of the part that the slices name; raises UserError for a value of no class."""
