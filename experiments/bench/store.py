@@ -24,8 +24,9 @@ from .figure import Figure, Work, measured
 from .nnunet import PREPARING, READING, NnUNetCases, preparation
 from .volumes import save_case, scanned_and_planned, volume
 
-# patches of one run: one alone is too short to time
-PATCHES = 8
+# patches of one run, and runs for each that other work is measured: another program's burst of work
+# lasts longer than a few patches take
+PATCHES, MORE_RUNS = 8, 4
 Read = Callable[[str, np.ndarray], object]
 
 
@@ -124,7 +125,15 @@ def _reading(files: StoredVolumes, runs: int) -> Iterator[Figure]:
         turn = [None if read is None else partial(files.anywhere, read, size) for read in (ours, theirs)]
         assert turn[0] is not None
         return measured(
-            "store", work, turn[0], peer, turn[1], runs, items=PATCHES, their_items=PATCHES, **more
+            "store",
+            work,
+            turn[0],
+            peer,
+            turn[1],
+            MORE_RUNS * runs,
+            items=PATCHES,
+            their_items=PATCHES,
+            **more,
         )
 
     patches = f"a patch of {' x '.join(map(str, patch))}"
