@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from .examine import short
 from .fingerprint import CaseFacts
+from .geometry import short
 from .problems import Problem
 
 # this many times off the median of the data set is a mix-up, not another protocol
@@ -25,19 +25,26 @@ def disagreements(facts: Sequence[CaseFacts]) -> list[Problem]:
 
 
 def _odd_channels(facts: Sequence[CaseFacts]) -> list[Problem]:
+    """Another number of channels or another order is an error, other names are worth a look."""
     usual = _commonest(f.channels for f in facts)
-    return [
-        Problem(
-            severity="error",
-            case=f.id,
-            where=f.id,
-            found=f"{len(f.channels)} channels ({', '.join(f.channels)})",
-            rule=f"The other cases have {len(usual)} ({', '.join(usual)}), and all must have the same",
-            remedy="Add the missing channel, or take the case away",
+    problems = []
+    for f in facts:
+        if f.channels == usual:
+            continue
+        same = len(f.channels) == len(usual) and sorted(f.channels) != sorted(usual)
+        problems.append(
+            Problem(
+                severity="warning" if same else "error",
+                case=f.id,
+                where=f.id,
+                found=f"{len(f.channels)} channels ({', '.join(f.channels)})",
+                rule=f"The other cases have {len(usual)} ({', '.join(usual)}), and all must have the same",
+                remedy="Look whether they show the same; they are taken by their order"
+                if same
+                else "Add the missing channel, put them in one order, or take the case away",
+            )
         )
-        for f in facts
-        if f.channels != usual
-    ]
+    return problems
 
 
 def _mixed_orientations(facts: Sequence[CaseFacts]) -> list[Problem]:

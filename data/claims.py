@@ -4,10 +4,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
-import psutil
-
-from .atomic import write_text
 from .errors import UserError
 
 
@@ -18,38 +16,61 @@ def claim_file(folder: Path) -> Path:
 
 @contextmanager
 def claimed(folder: Path, task: str) -> Iterator[None]:
-    """Notes beside `folder` that this process does `task` in it while the block runs.
+    """Holds a lock beside `folder` while the block runs; it ends with the process, however that ends.
 
-    What a killed process left behind is taken over. Raises UserError where another process is at it.
+    Raises UserError where another process holds it, doing `task`.
     """
-    file = claim_file(folder)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    owner = _owner(file)
-    if owner is not None and owner.pid != os.getpid():
+    path = claim_file(folder)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = _locked(path)
+    if file is None:
         raise UserError(
             folder,
-            found=f"process {owner.pid} ({_name(owner)}) is at work there",
+            found=f"process {_owner(path)} is at work there",
             rule=f"One process at a time {task}",
             remedy="Wait for it, stop it, or choose another folder",
         )
-    write_text(file, f"{os.getpid()} {psutil.Process().create_time()}")
+    with file:
+        file.write(str(os.getpid()))
+        file.flush()
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # Windows keeps a file that is open
+                path.unlink()
+
+
+def _locked(path: Path) -> IO[str] | None:
+    """The file, locked and empty; None where another process has it."""
+    while True:
+        file = path.open("a+", encoding="utf-8")
+        if not _lock(file):
+            file.close()
+            return None
+        # its last owner may have taken the name away between opening and locking
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                file.truncate(0)
+                return file
+        file.close()
+
+
+def _lock(file: IO[str]) -> bool:
     try:
-        yield
-    finally:
-        file.unlink(missing_ok=True)
+        if os.name == "nt":
+            import msvcrt
+
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
-def _owner(file: Path) -> psutil.Process | None:
-    """The process that wrote a claim, if it still runs: numbers of processes are given anew."""
-    with suppress(OSError, ValueError, psutil.Error):
-        pid, created = file.read_text(encoding="utf-8").split()
-        process = psutil.Process(int(pid))
-        if process.create_time() == float(created):
-            return process
-    return None
-
-
-def _name(process: psutil.Process) -> str:
-    with suppress(psutil.Error):
-        return process.name()
-    return "ended just now"
+def _owner(path: Path) -> str:
+    with suppress(OSError):
+        return path.read_text(encoding="utf-8").strip() or "(just begun)"
+    return "(ended just now)"

@@ -1,6 +1,7 @@
 """Reading one case to its last voxel, and telling all that is wrong with it."""
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,33 +12,41 @@ from .errors import UserError
 from .fingerprint import CaseFacts
 from .formats.alike import is_turned
 from .formats.files import open_volume
+from .geometry import differences
 from .hashing import ContentHash
 from .intensities import Intensity, IntensityMeter
 from .label_voxels import LabelCounts, count_labels, label_voxels
-from .problems import Problem, Severity
+from .problems import Problem
 from .reading import (
     Finite,
     ScanOptions,
+    as_told,
     label_choices,
     made_finite,
     nonfinite,
     not_finite,
     open_image,
     open_label,
+    open_region,
 )
 from .slabs import Channel, parts
 from .sources import source_hash
-from .volume import OpenVolume, Triple
+from .volume import OpenVolume
 
-# ITK and nnU-Net compare geometries at about this tolerance; float32 headers differ in the 7th digit
-_SPACING_TOLERANCE = 1e-3
+NOT_ALONE = nullcontext()
 
 
-def examine(case: Case, options: ScanOptions) -> tuple[CaseFacts | None, list[Problem]]:
-    """What one case holds, or None where its image cannot be used, and its problems."""
+def examine(
+    case: Case, options: ScanOptions, alone: AbstractContextManager[object] = NOT_ALONE
+) -> tuple[CaseFacts | None, list[Problem]]:
+    """What one case holds, or None where its image cannot be used, and its problems.
+
+    Volumes that stay on disk are read while `alone` is held: one at a time keeps memory low.
+    """
     try:
         image = open_image(case, options)
-        measured = _measure(case, image, options)
+        with NOT_ALONE if isinstance(image.array, np.ndarray) else alone:
+            measured = _measure(case, image, options)
     except UserError as error:
         return None, [Problem.from_error(case.id, error), *_unreadable_label(case, options)]
     problems = _image_problems(case, measured, options)
@@ -56,6 +65,7 @@ def examine(case: Case, options: ScanOptions) -> tuple[CaseFacts | None, list[Pr
         dtype=str(image.array.dtype),
         intensities=measured.intensities,
         label_voxels=None if label.counts is None else label.counts.voxels,
+        annotated_voxels=0 if label.counts is None else label.counts.annotated,
         label_dtype=label.dtype,
         label_channels=label.channels,
         image_hash=source_hash(case.images),
@@ -86,6 +96,7 @@ class _Label:
 
 def _measure(case: Case, image: OpenVolume, options: ScanOptions) -> _Measured:
     """One pass over all voxels; raises UserError when some are not finite and nothing is to replace them."""
+    _check_replacement(case, image, options)
     array = image.array.array if isinstance(image.array, Finite) else image.array
     channels, *extent = array.shape
     digest, bad = ContentHash(array.shape), 0
@@ -104,27 +115,30 @@ def _measure(case: Case, image: OpenVolume, options: ScanOptions) -> _Measured:
     )
 
 
+def _check_replacement(case: Case, image: OpenVolume, options: ScanOptions) -> None:
+    value, dtype = options.replace_nonfinite, image.array.dtype
+    if value is not None and dtype.kind == "f" and abs(value) > np.finfo(dtype).max:
+        raise UserError(
+            "--replace-nonfinite",
+            found=f"{value:g}, for voxels of type {dtype} in {case.image}",
+            rule="What stands for voxels that are not finite is a number that the type of the file holds",
+            remedy="Give a smaller number",
+        )
+
+
 def _unreadable_label(case: Case, options: ScanOptions) -> list[Problem]:
     """The label of a case whose image is broken is read all the same: one pass names every bad file."""
     if case.label is None:
         return []
     try:
-        _count(case, open_volume(case.label, label_choices(options)), options)
+        _count(case, open_volume(case.label, label_choices(options)), None, options)
     except UserError as error:
         return [Problem.from_error(case.id, error)]
     return []
 
 
-def _count(case: Case, label: OpenVolume, options: ScanOptions) -> LabelCounts:
+def _count(case: Case, label: OpenVolume, region: OpenVolume | None, options: ScanOptions) -> LabelCounts:
     values = label_voxels(label, case.label, options.label_kind, options.ignore)
-    region = None if case.region is None else open_volume(case.region)
-    if region is not None and region.shape != label.shape:
-        raise UserError(
-            case.region,
-            found=f"shape (z, y, x) {region.shape}, but {label.shape} in {case.label}",
-            rule="The mask of what was annotated has the shape of its label",
-            remedy="Export it again from the image it was drawn on",
-        )
     return count_labels(values, region and region.array, options.label_kind)
 
 
@@ -132,8 +146,13 @@ def _examine_label(case: Case, path: Path, image: OpenVolume, options: ScanOptio
     problems: list[Problem] = []
     try:
         label = open_label(path, image, options)
-        problems += _mismatches(case, image, label, options)
-        counts = _count(case, label, options)
+        problems += _mismatches(case, path, image, label, options)
+        region = open_region(case, image, options)
+        if region is not None and case.region is not None:
+            problems += _mismatches(case, case.region, image, region, options)
+        if any(p.severity == "error" for p in problems):
+            region = None
+        counts = _count(case, label, region, options)
     except UserError as error:
         return _Label(problems=(*problems, Problem.from_error(case.id, error)))
     problems += _label_corrections(case, label, counts, options)
@@ -223,36 +242,24 @@ def _constant(case: Case, intensities: tuple[Intensity, ...]) -> Problem:
     )
 
 
-def _mismatches(case: Case, image: OpenVolume, label: OpenVolume, options: ScanOptions) -> list[Problem]:
-    """Where label and image are not the same piece of space; all differing fields, not only the first."""
-
-    def problem(field: str, of_label: object, of_image: object, severity: Severity = "error") -> Problem:
-        return Problem(
-            severity=severity,
-            case=case.id,
-            where=str(case.label),
-            found=f"{field} {of_label}, but {of_image} in {case.image}",
-            rule=f"A label has the {field} of its image",
-            remedy="Export the label again from the image it was drawn on"
-            + ("" if field.startswith("shape") else ", or say --accept-geometry to take it voxel by voxel"),
-        )
-
-    if label.shape != image.shape:
-        return [problem("shape (z, y, x)", label.shape, image.shape)]
-    label = label.in_unit(image.unit)
-    if image.spacing is None or label.spacing is None:  # masks are often saved without any
-        return []
-    severity: Severity = "accepted" if options.accept_geometry else "error"
+def _mismatches(
+    case: Case, path: Path, image: OpenVolume, label: OpenVolume, options: ScanOptions
+) -> list[Problem]:
+    """Where a label or a region is not the piece of space that its image is; all differing fields."""
     found = []
-    if not np.allclose(label.spacing, image.spacing, rtol=_SPACING_TOLERANCE):
-        found.append(problem("spacing (z, y, x)", short(label.spacing), short(image.spacing), severity))
-    if np.abs(np.subtract(label.origin, image.origin)).max() > 0.1 * min(image.spacing):
-        found.append(problem("origin (z, y, x)", short(label.origin), short(image.origin), severity))
-    if np.abs(np.subtract(label.direction, image.direction)).max() > _SPACING_TOLERANCE:
-        found.append(problem("direction", label.direction, image.direction, severity))
+    for field, of_label, of_image in differences(as_told(label, case, options), image):
+        accepted = options.accept_geometry and not field.startswith("shape")
+        remedy = "Export it again from the image it was drawn on"
+        if not field.startswith("shape"):
+            remedy += ", or say --accept-geometry to take it voxel by voxel"
+        found.append(
+            Problem(
+                severity="accepted" if accepted else "error",
+                case=case.id,
+                where=str(path),
+                found=f"{field} {of_label}, but {of_image} in {case.image}",
+                rule=f"A label has the {field} of its image",
+                remedy=remedy,
+            )
+        )
     return found
-
-
-def short(vector: Triple) -> str:
-    """Three numbers as a person reads them."""
-    return "(" + ", ".join(f"{v:.6g}" for v in vector) + ")"

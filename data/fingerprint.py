@@ -19,8 +19,7 @@ class CaseFacts:
 
     `turned` is whether axes of the file were turned to RAS. `label_voxels` counts the annotated voxels of
     each label value (of overlapping classes: those of channel i - 1 as value i, and those of no class as 0).
-    `label_remap` holds values of this label that stand for others. `corrections` tells what is mended when
-    the case is prepared.
+    `corrections` tells what is mended when the case is prepared.
     """
 
     id: str
@@ -37,9 +36,9 @@ class CaseFacts:
     image_hash: str
     label_hash: str | None
     content_hash: str
+    annotated_voxels: int = 0
     label_dtype: str | None = None
     label_channels: int = 0
-    label_remap: dict[int, int] = field(default_factory=dict)
     replaced_voxels: int = 0
     corrections: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -47,12 +46,11 @@ class CaseFacts:
     @property
     def annotated_share(self) -> float:
         """The share of voxels that somebody annotated; 0 without a label."""
-        return sum((self.label_voxels or {}).values()) / math.prod(self.shape)
+        return self.annotated_voxels / math.prod(self.shape)
 
-    @property
-    def foreground_voxels(self) -> int:
-        """Voxels with a label above 0."""
-        return sum(n for value, n in (self.label_voxels or {}).items() if value > 0)
+    def foreground(self, background: int = 0) -> int:
+        """Labelled voxels of another value than `background`; those of several classes count for each."""
+        return sum(n for value, n in (self.label_voxels or {}).items() if value != background)
 
     def voxels_of(self, value: int) -> int:
         """How many voxels have a label value; 0 without a label."""
@@ -84,6 +82,7 @@ class Fingerprint:
     channels: tuple[str, ...]
     label_values: tuple[int, ...]
     background: int = 0
+    aliases: dict[int, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, facts: Sequence[CaseFacts]) -> "Fingerprint":
@@ -97,7 +96,7 @@ class Fingerprint:
             spacing=spacing,
             median_shape=_median_shape(facts, spacing, unit),
             orientation="RAS" if facts and all(f.orientation == "RAS" for f in facts) else "stored",
-            channels=facts[0].channels if facts else (),
+            channels=Counter(f.channels for f in facts).most_common(1)[0][0] if facts else (),
             label_values=tuple(sorted({0}.union(*(f.label_voxels or {} for f in facts)))),
         )
 

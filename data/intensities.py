@@ -25,6 +25,19 @@ class Intensity:
     std: float
 
 
+def _stride(voxels: int) -> int:
+    """How far the voxels of the sample lie apart: a prime that does not divide their number.
+
+    So it divides no extent either, and every row, column and slice is met.
+    """
+    stride = math.ceil(voxels / _SAMPLE)
+    while stride > 1 and (
+        voxels % stride == 0 or any(stride % n == 0 for n in range(2, math.isqrt(stride) + 1))
+    ):
+        stride += 1
+    return max(1, stride)
+
+
 class IntensityMeter:
     """Measures the grey values of a channel of `voxels` voxels, added in their order.
 
@@ -32,7 +45,7 @@ class IntensityMeter:
     """
 
     def __init__(self, voxels: int) -> None:
-        self._step = max(1, math.ceil(voxels / _SAMPLE))
+        self._step = _stride(voxels)
         self._seen, self._mean, self._squares = 0, 0.0, 0.0
         self._lowest, self._highest = math.inf, -math.inf
         self._sample: list[np.ndarray] = []

@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from .examine import correction
 from .fingerprint import CaseFacts
@@ -18,40 +18,41 @@ _WHITE = 255
 
 @dataclass(frozen=True, kw_only=True)
 class LabelRules:
-    """Facts with their labels mended, the kind of the labels, and what is no object in them."""
+    """Facts with their labels mended, and what the values mean (as in `LabelTable`)."""
 
     facts: tuple[CaseFacts, ...]
     kind: LabelKind
     background: int = 0
+    aliases: dict[int, int] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
 
 
 def judge_labels(facts: Sequence[CaseFacts], options: ScanOptions) -> LabelRules:
     """What all labels together tell."""
-    kind = options.label_kind
-    facts, problems = _one_white(facts, options)
+    facts, white = _one_white(facts, options)
     labelled = [f for f in facts if f.label_voxels is not None]
-    rules = LabelRules(facts=tuple(facts), kind=kind or "classes", problems=tuple(problems))
+    rules = LabelRules(
+        facts=tuple(facts), kind=options.label_kind or "classes", aliases={_WHITE: 1} if white else {}
+    )
     if not labelled:
         return rules
-    problems += _empty(labelled)
+    found = sorted(set().union(*(f.label_voxels or {} for f in labelled)))
+    if options.ignore == 0:
+        rules = replace(rules, background=min(found, default=0))
+    problems = [*white, *_empty(labelled, rules.background)]
     if any(p.severity == "error" for p in problems):
         return replace(rules, problems=tuple(problems))
-    found = sorted(set().union(*(f.label_voxels or {} for f in labelled)))
-    if kind == "overlapping":
-        problems += _odd_channel_counts(labelled)
-    if kind == "instances" and options.ignore == 0:
-        rules = replace(rules, background=min(found))
-    if kind in ("instances", "overlapping"):
-        return replace(rules, problems=tuple(problems))
-    if options.classes == 2 and len(found) > 2:
+    if options.label_kind in ("instances", "overlapping"):
+        return replace(rules, problems=(*problems, *_odd_channel_counts(labelled, options)))
+    values = sorted({rules.background, *found})
+    if options.classes == 2 and len(values) > 2:
         return _as_two(rules, labelled, problems, options)
-    if options.classes is not None and len({0, *found}) > options.classes:
-        problems += _too_many(labelled, options.classes)
-    elif kind is None and options.classes is None and _look_like_objects(labelled):
+    if options.classes is not None and len(values) > options.classes:
+        problems += _too_many(labelled, values, options.classes)
+    elif options.label_kind is None and options.classes is None and _look_like_objects(labelled):
         problems.append(_objects(labelled))
     else:
-        problems += [*_rare_values(labelled), *_gaps(found, options), *_too_few(found, options)]
+        problems += [*_rare_values(labelled), *_gaps(values, options), *_too_few(values, options)]
     return replace(rules, problems=tuple(problems))
 
 
@@ -75,14 +76,7 @@ def _one_white(facts: Sequence[CaseFacts], options: ScanOptions) -> tuple[Sequen
         )
         problems.append(problem)
         counts = {1 if value == _WHITE else value: n for value, n in f.label_voxels.items()}
-        mended.append(
-            replace(
-                f,
-                label_voxels=counts,
-                label_remap={_WHITE: 1},
-                corrections=(*f.corrections, problem.found),
-            )
-        )
+        mended.append(replace(f, label_voxels=counts, corrections=(*f.corrections, problem.found)))
     return mended, problems
 
 
@@ -110,12 +104,11 @@ def _as_two(
     )
 
 
-def _gaps(found: Sequence[int], options: ScanOptions) -> list[Problem]:
-    values = sorted({0, *found} - {options.ignore})
-    first = values[0]
-    if values == list(range(first, first + len(values))):
+def _gaps(values: Sequence[int], options: ScanOptions) -> list[Problem]:
+    first, count = values[0], len(values)
+    if list(values) == list(range(first, first + count)):
         return []
-    told = ", ".join(map(str, values[:12])) + (", ..." if len(values) > 12 else "")
+    told = ", ".join(map(str, values[:12])) + (", ..." if count > 12 else "")
     return [
         correction(
             "labels",
@@ -123,64 +116,70 @@ def _gaps(found: Sequence[int], options: ScanOptions) -> list[Problem]:
             options,
             found=f"the values {told}",
             rule="Classes are numbered without gaps",
-            done=f"they are learned as 0 to {len(values) - 1}, and masks are written with these values again",
+            done=f"they are learned as 0 to {count - 1}, and masks are written with these values again",
         )
     ]
 
 
-def _too_many(labelled: Sequence[CaseFacts], expected: int) -> list[Problem]:
+def _too_many(labelled: Sequence[CaseFacts], values: Sequence[int], expected: int) -> list[Problem]:
     counts: Counter[int] = Counter()
     for f in labelled:
         counts.update(f.label_voxels or {})
-    kept = {value for value, _ in sorted(counts.items(), key=lambda item: -item[1])[:expected]}
+    # the background is a class even where no voxel has it
+    others = sorted(values[1:], key=lambda value: -counts[value])
+    rare = set(others[expected - 1 :])
     return [
         Problem(
             severity="error",
             case=f.id,
             where=f.id,
-            found=f"the label value {value} ({n} voxels), one of {len({0, *counts})} in the data set",
+            found=f"the label value {value} ({n} voxels), one of {len(values)} in the data set",
             rule=f"{expected} classes are expected, background included",
             remedy="Correct these voxels, or expect more --classes",
         )
         for f in labelled
         for value, n in sorted((f.label_voxels or {}).items())
-        if value not in kept
+        if value in rare
     ]
 
 
-def _too_few(found: Sequence[int], options: ScanOptions) -> list[Problem]:
-    if options.classes is None or len({0, *found}) >= options.classes:
+def _too_few(values: Sequence[int], options: ScanOptions) -> list[Problem]:
+    if options.classes is None or len(values) >= options.classes:
         return []
     return [
         Problem(
             severity="warning",
             case="",
             where="labels",
-            found=f"{len({0, *found})} values ({', '.join(map(str, sorted({0, *found})))})",
+            found=f"{len(values)} values ({', '.join(map(str, values))})",
             rule=f"{options.classes} classes are expected, background included",
             remedy="Nothing to do if the others are rare; a network does not learn them from these labels",
         )
     ]
 
 
-def _odd_channel_counts(labelled: Sequence[CaseFacts]) -> list[Problem]:
+def _odd_channel_counts(labelled: Sequence[CaseFacts], options: ScanOptions) -> list[Problem]:
+    """Labels of overlapping classes that have not the channels of the others, or those expected."""
+    if options.label_kind != "overlapping":
+        return []
     usual = Counter(f.label_channels for f in labelled).most_common(1)[0][0]
+    expected = usual if options.classes is None else options.classes - 1
     return [
         Problem(
             severity="error",
             case=f.id,
             where=f.id,
             found=f"a label of {f.label_channels} channels",
-            rule=f"The other labels have {usual}, one for each class",
+            rule=f"Labels have {expected}, one for each class but the background",
             remedy="Add the missing channels, empty ones if the case has nothing of the class",
         )
         for f in labelled
-        if f.label_channels != usual
+        if f.label_channels != expected
     ]
 
 
-def _empty(labelled: Sequence[CaseFacts]) -> list[Problem]:
-    empty = [f for f in labelled if f.foreground_voxels == 0]
+def _empty(labelled: Sequence[CaseFacts], background: int) -> list[Problem]:
+    empty = [f for f in labelled if not f.foreground(background)]
     if len(empty) == len(labelled):
         return [
             Problem(

@@ -1,8 +1,7 @@
 """Label files as whole numbers, whatever their layout, and as the class numbers of a plan."""
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,15 +18,13 @@ class LabelVoxels:
     """Label values (C, Z, Y, X) of a file, whole numbers from 0; slicing reads and checks a part.
 
     C is 1, or the number of classes where they overlap. A file with a channel for each class, exactly
-    one set in every voxel (`one_hot`), is read as the numbers of the channels. `remap` changes
-    values of the file into others.
+    one set in every voxel (`one_hot`), is read as the numbers of the channels.
     """
 
     where: object
     array: Voxels
     one_hot: bool = False
     ignore: int | None = None
-    remap: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -54,8 +51,6 @@ class LabelVoxels:
         values, rounded = whole_numbers(self.array[given], self.where, self.ignore)
         if self.one_hot:
             values = self._numbers(values)
-        for value, other in self.remap.items():
-            values = np.where(values == value, np.asarray(other, values.dtype), values)
         return values, rounded
 
     def _numbers(self, channels: np.ndarray) -> np.ndarray:
@@ -90,44 +85,43 @@ def label_voxels(
 
 @dataclass(frozen=True, kw_only=True)
 class LabelCounts:
-    """What a pass over a whole label found: voxels of each value, and how many were rounded.
+    """What a pass over a whole label found: annotated voxels in all and of each value, and those rounded.
 
     Of overlapping classes, the voxels of channel i - 1 count as value i, those in no class as 0.
     """
 
     voxels: dict[int, int]
+    annotated: int
     rounded: int
 
 
 def count_labels(labels: LabelVoxels, region: Voxels | None, kind: LabelKind | None) -> LabelCounts:
     """Reads a whole label and counts its annotated voxels; raises UserError for what is no label."""
     counts: Counter[int] = Counter()
-    rounded = 0
+    annotated = rounded = 0
     for z in slabs(labels):
         held = replace(labels, array=Held.of(labels.array, z))
         mask = None if region is None else Held.of(region, z)
         for part in thin(z, labels.shape):
             values, off = held.read((slice(None), part))
+            seen = np.ones(values.shape[1:], bool) if mask is None else mask[:, part][0] != 0
+            if labels.ignore is not None:
+                seen &= (values != labels.ignore).all(axis=0)
             rounded += off
-            annotated = None if mask is None else mask[:, part][0] != 0
-            counts.update(_counted(values, annotated, labels, kind))
-    return LabelCounts(voxels=dict(sorted(counts.items())), rounded=rounded)
+            annotated += int(np.count_nonzero(seen))
+            counts.update(_counted(values, seen, labels, kind))
+    return LabelCounts(voxels=dict(sorted(counts.items())), annotated=annotated, rounded=rounded)
 
 
 def _counted(
-    values: np.ndarray, annotated: np.ndarray | None, labels: LabelVoxels, kind: LabelKind | None
+    values: np.ndarray, seen: np.ndarray, labels: LabelVoxels, kind: LabelKind | None
 ) -> Counter[int]:
     if kind != "overlapping":
-        counts = Counter(count_values(values if annotated is None else values[:, annotated]))
-        counts.pop(labels.ignore, None)  # type: ignore[arg-type]
-        return counts
+        return Counter(count_values(values if seen.all() else values[:, seen]))
     _check_binary(values, labels)
-    kept = np.ones(values.shape[1:], bool) if annotated is None else annotated
-    if labels.ignore is not None:
-        kept = kept & (values != labels.ignore).all(axis=0)
-    is_set = (values != 0) & kept
+    is_set = (values != 0) & seen
     found = {i: int(np.count_nonzero(channel)) for i, channel in enumerate(is_set, start=1)}
-    return Counter({0: int(np.count_nonzero(kept & ~is_set.any(axis=0))), **found})
+    return Counter({0: int(np.count_nonzero(seen & ~is_set.any(axis=0))), **found})
 
 
 def _check_binary(values: np.ndarray, labels: LabelVoxels) -> None:
@@ -176,18 +170,19 @@ class ClassNumbers:
     def __getitem__(self, key: tuple[slice, ...]) -> np.ndarray:
         """Class numbers of the part that the slices name; raises UserError for a value of no class."""
         values = self.labels[key]
-        numbers = self.table.encode(values)
+        unseen = None if self.region is None else self.region[(slice(None), *key[1:])][0] == 0
+        if unseen is not None:  # what stands there is nobody's word
+            values = np.where(unseen, np.asarray(self.table.values[0], values.dtype), values)
         self._check(values)
-        if self.region is not None:
-            numbers[:, self.region[key][0] == 0] = IGNORED
-        # where classes overlap, what is unannotated in one channel is so in all
-        numbers[:, (numbers == IGNORED).any(axis=0)] = IGNORED
+        numbers = self.table.encode(values)
+        if unseen is not None:
+            numbers[:, unseen] = IGNORED
         return numbers
 
     def _check(self, values: np.ndarray) -> None:
         if self.table.kind != "classes":
             return
-        unknown = set(count_values(values)) - {*self.table.values, self.table.ignore}
+        unknown = set(count_values(values)) - {*self.table.values, *self.table.aliases, self.table.ignore}
         if unknown:
             raise UserError(
                 self.labels.where,

@@ -1,6 +1,6 @@
 """Checking label maps: whole numbers, one channel, and the values a data set uses."""
 
-from dataclasses import replace
+from dataclasses import field, replace
 from typing import Annotated, Literal
 
 import numpy as np
@@ -37,13 +37,15 @@ class LabelTable:
     Where 0 is the `ignore` value (as ilastik writes), the background is the lowest other value.
 
     `background` is the value that is no object in labels of kind "instances". `ignore` is the value of
-    voxels that nobody annotated; they are drawn, learned and scored nowhere.
+    voxels that nobody annotated; they are drawn, learned and scored nowhere. `aliases` are values of files
+    that stand for another one (255 for 1).
     """
 
     kind: LabelKind = "classes"
     values: Annotated[tuple[int, ...], Field(min_length=2), AfterValidator(_rising)] = (0, 1)
     background: int = 0
     ignore: int | None = None
+    aliases: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.values[0] != 0 and self.ignore != 0:
@@ -70,6 +72,7 @@ class LabelTable:
         Overlapping classes, (K, Z, Y, X), become 0 and 1; a voxel that any channel leaves open is `IGNORED`
         in all.
         """
+        labels = self.unaliased(labels)
         if self.kind == "classes":
             numbers = np.searchsorted(np.asarray(self.values), labels).astype(self.dtype)
         else:
@@ -77,6 +80,12 @@ class LabelTable:
         if self.ignore is not None:
             numbers[unannotated(labels, self.kind, self.ignore)] = IGNORED
         return numbers
+
+    def unaliased(self, labels: np.ndarray) -> np.ndarray:
+        """File values, each alias replaced by what it stands for."""
+        for alias, value in self.aliases.items():
+            labels = np.where(labels == alias, np.asarray(value, labels.dtype), labels)
+        return labels
 
     def decode(self, classes: np.ndarray) -> np.ndarray:
         """Class numbers as the values of the user's files, in the narrowest unsigned type.

@@ -278,8 +278,8 @@ def label_table(fingerprint: Fingerprint, kind: LabelKind, ignore: int | None = 
     if kind == "overlapping":
         channels = max(case.label_channels for case in fingerprint.cases)
         return LabelTable(kind=kind, values=tuple(range(channels + 1)), ignore=ignore)
-    values = tuple(value for value in fingerprint.label_values if value != ignore)
-    return LabelTable(kind=kind, values=values, ignore=ignore)
+    values = tuple(v for v in fingerprint.label_values if v != ignore and v not in fingerprint.aliases)
+    return LabelTable(kind=kind, values=values, ignore=ignore, aliases=fingerprint.aliases)
 
 
 def _rounded(spacing: Triple) -> Triple:

@@ -28,7 +28,7 @@ from .errors import UserError
 from .fingerprint import CaseFacts
 from .formats.lazy import WHOLE_BYTES
 from .hashing import settings_hash
-from .plan import Plan
+from .plan import SPACING_TOLERANCE, Plan
 from .preprocess import check_fits, target_shape
 from .reading import ScanOptions, class_numbers, open_image
 from .resample import pyramid, resampled_shape
@@ -75,12 +75,13 @@ def prepare(
             remedy="Run `fewvox scan` on it and solve what it lists",
         )
     works = _works(scanned, plan)
-    if out.exists():
-        return _same_store(out, works)
     unfinished, needed = out.with_name(f".{out.name}.unfinished"), bytes_needed(scanned, plan)
-    check_disk(out, needed - _bytes_below(unfinished))
-    unfinished.mkdir(parents=True, exist_ok=True)
+    if not out.exists():
+        check_disk(out, needed - _bytes_below(unfinished))
     with claimed(out, "prepares a store"):
+        if out.exists():
+            return _same_store(out, works)
+        unfinished.mkdir(exist_ok=True)
         _drop_others(unfinished, works)
         with _told_when_full(out, needed):
             cases = _all_cases(works, unfinished, progress)
@@ -107,7 +108,7 @@ class _Work:
     def recipe(self) -> str:
         """The hash of it; two cases of one recipe are the same to the last bit."""
         facts = plain(self.facts)
-        told = {key: facts[key] for key in ("id", "subject", "image_hash", "label_hash", "label_remap")}
+        told = {key: facts[key] for key in ("id", "subject", "image_hash", "label_hash")}
         region = None if self.case.region is None else source_hash(self.case.region)
         o = self.options
         choices = [plain(o.image), plain(o.label), o.replace_nonfinite, o.accept_geometry]
@@ -119,15 +120,20 @@ def _works(scanned: Scan, plan: Plan) -> list[_Work]:
     return [_Work(case=c, facts=facts[c.id], plan=plan, options=scanned.options) for c in scanned.cases]
 
 
-def _same_store(out: Path, works: Sequence[_Work]) -> Store:
-    """The store in `out`, when nothing differs from what would be made; raises UserError otherwise."""
-    if not (out / STORE_FILE).is_file():
+def check_place(out: Path) -> None:
+    """Raises UserError where `out` is something else than a store."""
+    if out.exists() and not (out / STORE_FILE).is_file():
         raise UserError(
             out,
             found="it exists already, and is no store",
-            rule="Finished results are never written over",
-            remedy="Choose another folder, or delete this one",
+            rule="What is there is never written over",
+            remedy="Choose another --out, or delete this one",
         )
+
+
+def _same_store(out: Path, works: Sequence[_Work]) -> Store:
+    """The store in `out`, when nothing differs from what would be made; raises UserError otherwise."""
+    check_place(out)
     store = Store.open(out)
     wanted = {work.case.id: work.recipe for work in works}
     found = {case.id: case.recipe for case in store.cases.values()}
@@ -211,7 +217,7 @@ def _made(work: _Work, store: Path) -> StoredCase:
     counts: dict[int, int] = {}
     if case.label is not None and plan.labels is not None:
         _check_unchanged([case.label], facts.label_hash)
-        numbers = class_numbers(case, volume, plan.labels, work.options, facts.label_remap)
+        numbers = class_numbers(case, volume, plan.labels, work.options)
         write_labels(folder, numbers, shape)
         write_coarser(folder, "label", factors)
         counts = write_foreground(folder, facts.content_hash)
@@ -228,8 +234,12 @@ def _finish(
 ) -> StoredCase:
     """Writes case.json when everything else lies safely on the disk."""
     case, facts, labelled = work.case, work.facts, (folder / "label_0.b2nd").is_file()
-    sources = [source_file(path, "image") for path in case.images]
-    if labelled:
+    # once more: what was read is what is noted
+    _check_unchanged(case.images, facts.image_hash)
+    beside = [] if case.sidecar is None else [case.sidecar]
+    sources = [source_file(path, "image") for path in (*case.images, *beside)]
+    if labelled and case.label is not None:
+        _check_unchanged([case.label], facts.label_hash)
         sources += [source_file(path, "label") for path in (case.label, case.region) if path is not None]
     stored = StoredCase(
         id=case.id,
@@ -262,12 +272,11 @@ def _lost(work: _Work, counts: dict[int, int]) -> tuple[int, ...]:
     table = work.plan.labels
     if table is None or work.facts.label_voxels is None:
         return ()
-    values = [v for v, n in work.facts.label_voxels.items() if n and v != table.values[0]]
-    if table.kind == "overlapping":
-        had = set(values)
-    else:
-        had = {int(c) for c in table.encode(np.array(values, dtype=np.int64))} if values else set()
-    return tuple(sorted(had - {c for c, n in counts.items() if n}))
+    values = [v for v, n in work.facts.label_voxels.items() if n]
+    had = set(values)
+    if table.kind != "overlapping" and values:
+        had = {int(c) for c in table.encode(np.array(values, dtype=np.int64))}
+    return tuple(sorted(had - {0} - {c for c, n in counts.items() if n}))
 
 
 def _check_unchanged(paths: Sequence[Path], expected: str | None) -> None:
@@ -361,4 +370,4 @@ def _shape_in_plan(facts: CaseFacts, plan: Plan) -> Shape:
             rule=f"The plan resamples to {target} {plan.preprocessing.unit or '(no unit)'} (z, y, x)",
             remedy="Give it with --spacing Z,Y,X --unit um, or save it in the file",
         )
-    return resampled_shape(facts.shape, facts.spacing_in(plan.preprocessing.unit), target, 0.0)
+    return resampled_shape(facts.shape, facts.spacing_in(plan.preprocessing.unit), target, SPACING_TOLERANCE)

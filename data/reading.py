@@ -1,13 +1,13 @@
 """Opening the files of a case, with what a user says of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from .cases import Case
-from .errors import UserError
+from .errors import DatasetError, UserError, VolumeError
 from .formats.alike import stored_alike
 from .formats.choices import AS_STORED, ReadChoices
 from .formats.files import open_volume
@@ -61,11 +61,7 @@ def open_image(case: Case, options: ScanOptions = AS_FOUND) -> OpenVolume:
     volume = _opened(opened[0]) if len(opened) == 1 else _stacked(case.images, opened)
     if case.channels:
         volume = _named(volume, case)
-    told = options.spacings.get(case.id) or (read_sidecar(case.sidecar) if case.sidecar else None)
-    if told is None and volume.spacing is None and options.spacing is not None:
-        told = options.spacing, options.unit
-    if told is not None:
-        volume = replace(volume, spacing=told[0], unit=told[1])
+    volume = as_told(volume, case, options)
     if options.replace_nonfinite is not None and volume.array.dtype.kind == "f":
         volume = replace(volume, array=Finite(array=volume.array, value=options.replace_nonfinite))
     return volume
@@ -80,10 +76,39 @@ def read_image(case: Case, options: ScanOptions = AS_FOUND) -> Volume:
     return volume
 
 
+def as_told(volume: OpenVolume, case: Case, options: ScanOptions) -> OpenVolume:
+    """The same with the spacing that a table or a sidecar tells; with that of `options` if it has none."""
+    told = options.spacings.get(case.id) or (read_sidecar(case.sidecar) if case.sidecar else None)
+    if told is None and volume.spacing is None and options.spacing is not None:
+        told = options.spacing, options.unit
+    return volume if told is None else replace(volume, spacing=told[0], unit=told[1])
+
+
 def open_label(path: Path, image: OpenVolume, options: ScanOptions = AS_FOUND) -> OpenVolume:
     """The label in a file; where its geometry is to be disregarded, turned as its image is."""
-    label = open_volume(path, label_choices(options))
+    choices = label_choices(options)
+    try:  # of several time points one is annotated, as often as not
+        label = open_volume(path, replace(choices, time=None))
+    except VolumeError:
+        if choices.time is None:
+            raise
+        label = open_volume(path, choices)
     return stored_alike(label, image) if options.accept_geometry else label
+
+
+def open_region(case: Case, image: OpenVolume, options: ScanOptions) -> OpenVolume | None:
+    """The mask of what was annotated, one channel; None where the case has none."""
+    if case.region is None:
+        return None
+    region = open_volume(case.region)
+    if region.array.shape[0] != 1:
+        raise UserError(
+            case.region,
+            found=f"{region.array.shape[0]} channels",
+            rule="The mask of what was annotated has one channel, above 0 where somebody looked",
+            remedy="Save it with one channel",
+        )
+    return stored_alike(region, image) if options.accept_geometry else region
 
 
 def label_choices(options: ScanOptions) -> ReadChoices:
@@ -91,16 +116,33 @@ def label_choices(options: ScanOptions) -> ReadChoices:
     return replace(options.label, fourth_is_channels=options.label_kind == "overlapping")
 
 
-def class_numbers(
-    case: Case, image: OpenVolume, table: LabelTable, options: ScanOptions, remap: Mapping[int, int]
-) -> ClassNumbers:
+def class_numbers(case: Case, image: OpenVolume, table: LabelTable, options: ScanOptions) -> ClassNumbers:
     """The class numbers of a labelled case, not yet read."""
     if case.label is None:
         raise ValueError(f"{case.id} has no label")
     label = open_label(case.label, image, options)
-    values = replace(label_voxels(label, case.label, table.kind, table.ignore), remap=remap)
-    region = None if case.region is None else open_volume(case.region).array
-    return ClassNumbers(labels=values, table=table, region=region)
+    values = label_voxels(label, case.label, table.kind, table.ignore)
+    if table.kind == "overlapping" and values.shape[0] != table.outputs:
+        raise UserError(
+            case.label,
+            found=f"a label of {values.shape[0]} channels",
+            rule=f"The plan has {table.outputs} classes that may overlap, a channel for each",
+            remedy="Add the missing channels, or plan anew",
+        )
+    region = open_region(case, image, options)
+    return ClassNumbers(labels=values, table=table, region=region and region.array)
+
+
+def refuse_unknown(options: ScanOptions, cases: Iterable[Case]) -> None:
+    """Raises DatasetError where the table of spacings names a case that there is not."""
+    unknown = sorted(options.spacings.keys() - {case.id for case in cases})
+    if unknown:
+        raise DatasetError(
+            "the table of spacings",
+            found=f"{len(unknown)} cases that there are not: {', '.join(unknown[:5])}",
+            rule="A case is named as its volume without suffix",
+            remedy="Correct the names in the table",
+        )
 
 
 def nonfinite(voxels: np.ndarray) -> int:

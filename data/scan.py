@@ -1,21 +1,21 @@
 """Reading every voxel of every case once, and telling all that is wrong in one pass."""
 
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .agreement import disagreements
-from .cases import Case
+from .cases import Case, Dataset
 from .dataset import find_cases
-from .errors import DatasetError
 from .examine import examine
 from .fingerprint import CaseFacts, Fingerprint
 from .label_rules import judge_labels
 from .labels import LabelKind
 from .problems import Problem, Severity
-from .reading import AS_FOUND, ScanOptions
+from .reading import AS_FOUND, ScanOptions, refuse_unknown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,11 +74,15 @@ def scan(
     dataset = find_cases(data, labels, subjects, regions, labels_inside=inside)
     if options.ignore is None and dataset.ignore is not None:
         options = replace(options, ignore=dataset.ignore)
-    _refuse_unknown(options, dataset.cases)
-    problems, facts = list(dataset.problems), list[CaseFacts]()
+    refuse_unknown(options, dataset.cases)
+    if options.classes is None and dataset.label_names:
+        values = set(dataset.label_names.values()) - {options.ignore}
+        options = replace(options, classes=len({0, *values}))
+    problems, facts = [*dataset.problems, *_unions(dataset)], list[CaseFacts]()
     # decompression and hashing release the interpreter
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        examined = pool.map(lambda case: examine(case, options), dataset.cases)
+        alone = threading.Lock()
+        examined = pool.map(lambda case: examine(case, options, alone), dataset.cases)
         for done, (found, wrong) in enumerate(examined, start=1):
             problems += wrong
             facts += [found] if found is not None else []
@@ -89,7 +93,7 @@ def scan(
     readable = {f.id for f in facts}
     return Scan(
         cases=tuple(case for case in dataset.cases if case.id in readable),
-        fingerprint=replace(Fingerprint.of(rules.facts), background=rules.background),
+        fingerprint=replace(Fingerprint.of(rules.facts), background=rules.background, aliases=rules.aliases),
         problems=tuple(problems),
         label_kind=rules.kind,
         ignore=options.ignore,
@@ -97,12 +101,16 @@ def scan(
     )
 
 
-def _refuse_unknown(options: ScanOptions, cases: tuple[Case, ...]) -> None:
-    unknown = sorted(options.spacings.keys() - {case.id for case in cases})
-    if unknown:
-        raise DatasetError(
-            "the table of spacings",
-            found=f"{len(unknown)} cases that there are not: {', '.join(unknown[:5])}",
-            rule="A case is named as its volume without suffix",
-            remedy="Correct the names in the table",
+def _unions(dataset: Dataset) -> list[Problem]:
+    """Classes that dataset.json makes of several values are not learned as such."""
+    return [
+        Problem(
+            severity="error",
+            case="",
+            where="dataset.json",
+            found=f"the class '{name}' of the values {', '.join(map(str, values))}",
+            rule="A class is one value of a label map, or a channel of its own where classes overlap",
+            remedy="Name each value, or save the classes as channels (--label-kind overlapping)",
         )
+        for name, values in dataset.class_regions.items()
+    ]

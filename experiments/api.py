@@ -36,7 +36,7 @@ from ..ssl.pretrain import PretrainConfig, Pretrained
 from .config import configuration, read_cases, read_split
 from .display import TrainingDisplay, bytes_text, console, meter
 from .pictures import write_embeddings
-from .planning import label_kind_of, planned
+from .planning import check_one_source, label_kind_of, planned
 from .reading import LabelReading, Reading, scan_options
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def prepare(
     regions: str | Path | None = None,
     plan: str | Path | None = None,
     from_checkpoint: str | Path | None = None,
-    budget: BudgetName | str | float = "default",
+    budget: BudgetName | str | float | None = None,
     normalisation: Sequence[Scheme] | None = None,
     **reading: Unpack[LabelReading],
 ) -> Store:
@@ -111,8 +111,8 @@ def prepare(
         out: the store to make.
         plan: YAML file with the plan to follow; made from the data when None.
         from_checkpoint: run or checkpoint whose preprocessing and patch are adopted, instead of `plan`.
-        budget: size of patches and network: "default" (128^3 voxels), "cpu" (64^3), a number of GiB of
-            memory, or "device" for what is free there.
+        budget: size of patches and network: "default" (128^3 voxels; when None), "cpu" (64^3), a number of
+            GiB of memory, or "device" for what is free there.
         normalisation: "zscore", "ct", "percentile" or "none", one for all channels or one each; chosen
             from channel names and grey values when None.
         **reading: how images and labels are read, as `LabelReading` tells.
@@ -120,16 +120,11 @@ def prepare(
     Raises:
         UserError: the scan found errors (all are told), or the store cannot be written.
     """
-    if plan is not None and from_checkpoint is not None:
-        raise UserError(
-            f"--plan {plan}",
-            found="--from-checkpoint beside it",
-            rule="Either a file tells the plan, or a checkpoint does",
-            remedy="Leave one of the two out",
-        )
+    check_one_source(plan, from_checkpoint, budget, normalisation)
+    preparing.check_place(Path(out))
     options = scan_options(reading)
-    kind, ignore = label_kind_of(plan, options.label_kind)
-    options = replace(options, label_kind=kind, ignore=options.ignore if ignore is None else ignore)
+    kind, ignore = label_kind_of(plan, options.label_kind, options.ignore)
+    options = replace(options, label_kind=kind, ignore=ignore)
     begun = time.perf_counter()
     scanned = _scan(data, labels, subjects, regions, None, options)
     _refuse_errors(scanned)
@@ -151,6 +146,8 @@ def prepare(
     )
     with meter("preparing") as shown:
         store = preparing.prepare(scanned, chosen, out, progress=shown.update)
+    if store.plan.training != chosen.training:
+        _say("the store was there already, and its own patch, network and batch stand")
     for case in store.cases.values():
         if case.lost_classes:
             _say(f"warning: {case.id}: classes {case.lost_classes} are too small for the plan's spacing")
@@ -408,6 +405,8 @@ def evaluate(
     *,
     label_kind: LabelKind | None = None,
     ignore: int | None = None,
+    regions: str | Path | None = None,
+    accept_geometry: bool = False,
     json: str | Path | None = None,
 ) -> Evaluation:
     """Dice, IoU and HD95 of masks against labels of the same names.
@@ -417,11 +416,19 @@ def evaluate(
         labels: folder of label maps, or a data set with `labels/`.
         label_kind: for masks of another program; otherwise the masks' own manifest tells.
         ignore: the label value of voxels that nobody annotated, which are not scored; told as the kind is.
+        regions: folder of masks of what was annotated; the rest is not scored.
+        accept_geometry: compare voxel by voxel though headers disagree.
         json: file to write every score to.
     """
     with meter("scoring") as shown:
         found = evaluating.evaluate(
-            predictions, labels, label_kind=label_kind, ignore=ignore, progress=shown.update
+            predictions,
+            labels,
+            label_kind=label_kind,
+            ignore=ignore,
+            regions=regions,
+            accept_geometry=accept_geometry,
+            progress=shown.update,
         )
     if json is not None:
         write_text(Path(json), json_library.dumps({**plain(found), "mean_dice": found.mean()}, indent=1))

@@ -92,8 +92,8 @@ def prepare(
         Path | None, typer.Option(help="Run whose preprocessing, patch and network are adopted.")
     ] = None,
     budget: Annotated[
-        str, typer.Option(help="Patch and network: 'default', 'cpu', a number of GiB, or 'device'.")
-    ] = "default",
+        str | None, typer.Option(help="Patch and network: 'default', 'cpu', a number of GiB, or 'device'.")
+    ] = None,
     normalisation: Annotated[
         str | None,
         typer.Option(help="zscore, ct, percentile or none, for all channels or one each (with commas)."),
@@ -290,12 +290,24 @@ def evaluate(
         int | None, typer.Option(help="Label value of voxels that nobody annotated; they are not scored.")
     ] = None,
     json: JsonFile = None,
+    regions: Annotated[
+        Path | None, typer.Option(help="Folder of masks of what was annotated; the rest is not scored.")
+    ] = None,
+    accept_geometry: Annotated[
+        bool, typer.Option("--accept-geometry", help="Compare voxel by voxel though headers disagree.")
+    ] = False,
 ) -> None:
     """Score masks against labels: Dice, IoU, HD95. Training cases are never part of a mean."""
     from . import api, tables
 
     found = api.evaluate(
-        predictions, labels, label_kind=label_kind_option(label_kind), ignore=ignore_value, json=json
+        predictions,
+        labels,
+        label_kind=label_kind_option(label_kind),
+        ignore=ignore_value,
+        regions=regions,
+        accept_geometry=accept_geometry,
+        json=json,
     )
     console.print(tables.score_table(found))
     for ids, what in (

@@ -26,12 +26,12 @@ def planned(
     *,
     file: str | Path | None,
     checkpoint: str | Path | None,
-    budget: BudgetName | str | float,
+    budget: BudgetName | str | float | None,
     normalisation: Sequence[Scheme] | None,
     say: Callable[[str], None],
 ) -> Plan:
     """The plan for what was scanned; `say` is told what it changes where another data set decided it."""
-    made = make_within(scanned, budget, normalisation)
+    made = make_within(scanned, "default" if budget is None else budget, normalisation)
     if file is not None:
         chosen = read_yaml(Path(file), Plan)
     elif checkpoint is not None:
@@ -43,6 +43,29 @@ def planned(
         say("the plan has no label values; those of this data set are taken")
         return replace(chosen, labels=made.labels)
     return chosen
+
+
+def check_one_source(
+    file: str | Path | None,
+    checkpoint: str | Path | None,
+    budget: BudgetName | str | float | None,
+    normalisation: Sequence[Scheme] | None,
+) -> None:
+    """Raises UserError where more than one of file, checkpoint and options would decide the plan."""
+    given = {
+        "--plan": file,
+        "--from-checkpoint": checkpoint,
+        "--budget": budget,
+        "--normalisation": normalisation,
+    }
+    named = [option for option, value in given.items() if value is not None]
+    if len(named) > 1 and named[0] in ("--plan", "--from-checkpoint"):
+        raise UserError(
+            named[0],
+            found=f"{' and '.join(named[1:])} beside it",
+            rule="Either a file or a checkpoint tells the whole plan, or it is made from the data",
+            remedy="Leave one of them out, or edit the file",
+        )
 
 
 def adopted(theirs: Plan, own: Plan, where: str | Path, say: Callable[[str], None]) -> Plan:
@@ -128,16 +151,19 @@ def _device_bytes() -> float:
     return _USED * psutil.virtual_memory().available
 
 
-def label_kind_of(file: str | Path | None, told: str | None) -> tuple[str | None, int | None]:
+def label_kind_of(
+    file: str | Path | None, told: str | None, ignore: int | None
+) -> tuple[str | None, int | None]:
     """Kind and ignored value of labels that a plan file tells; UserError where the user says otherwise."""
     table = read_yaml(Path(file), Plan).labels if file is not None else None
     if table is None:
-        return told, None
-    if told not in (None, table.kind):
-        raise UserError(
-            f"--label-kind {told}",
-            found=f"the plan says {table.kind}",
-            rule="A plan tells the kind of labels",
-            remedy="Leave --label-kind out, or edit the plan",
-        )
+        return told, ignore
+    for option, given, planned in (("label-kind", told, table.kind), ("ignore-value", ignore, table.ignore)):
+        if given not in (None, planned):
+            raise UserError(
+                f"--{option} {given}",
+                found=f"the plan says {planned}",
+                rule="A plan tells what labels mean",
+                remedy=f"Leave --{option} out, or edit the plan",
+            )
     return table.kind, table.ignore

@@ -1,6 +1,7 @@
 """What a user may say of the files, as every command takes it."""
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
@@ -61,6 +62,13 @@ def scan_options(told: Reading | LabelReading) -> ScanOptions:
     given: dict[str, Any] = {key: value for key, value in told.items() if value is not None}
     spacing, unit = given.pop("spacing", None), given.pop("unit", None)
     _check_spacing(spacing, unit)
+    if not math.isfinite(given.get("replace_nonfinite", 0.0)):
+        raise UserError(
+            "--replace-nonfinite",
+            found=f"{given['replace_nonfinite']}",
+            rule="What stands for voxels that are not finite is a finite number",
+            remedy="Give such as 0",
+        )
     table = given.pop("spacings", None)
     image = _choices(given, axes="axes", time="time", dataset="dataset")
     label = _choices(given, axes="label_axes", time="time", dataset="label_dataset")

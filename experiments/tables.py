@@ -45,7 +45,7 @@ def scan_table(scanned: Scan) -> Table:
             escape(", ".join(f.channels)),
             f.dtype,
             grey,
-            _labels(f),
+            _labels(f, scanned.fingerprint.background),
         )
     return table
 
@@ -75,11 +75,11 @@ def _spacing(f: CaseFacts) -> str:
     return " x ".join(f"{s:.4g}" for s in f.spacing) + f" {f.unit or '(no unit)'}"
 
 
-def _labels(f: CaseFacts) -> str:
+def _labels(f: CaseFacts, background: int) -> str:
     if f.label_voxels is None:
         return "-"
-    foreground = {value: n for value, n in f.label_voxels.items() if value > 0}
-    share = sum(foreground.values()) / max(1, sum(f.label_voxels.values()))
+    foreground = {value: n for value, n in f.label_voxels.items() if value != background}
+    share = f.foreground(background) / max(1, f.annotated_voxels)
     shown = ", ".join(f"{value}: {n}" for value, n in list(foreground.items())[:4])
     more = f" and {len(foreground) - 4} more" if len(foreground) > 4 else ""
     partial = f", {f.annotated_share:.1%} annotated" if f.annotated_share < 1 else ""

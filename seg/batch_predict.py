@@ -10,10 +10,10 @@ from ..data.atomic import write_text
 from ..data.dataset import Case, DatasetError, find_images, find_labels
 from ..data.errors import UserError
 from ..data.formats.files import mask_suffix
-from ..data.hashing import content_hash, file_hash
+from ..data.hashing import content_hash, file_hash, settings_hash
 from ..data.labels import LabelTable
 from ..data.problems import Problem
-from ..data.reading import ScanOptions, read_image
+from ..data.reading import ScanOptions, read_image, refuse_unknown
 from ..data.settings import plain, read_json, settings
 from ..data.sources import source_hash
 from .checkpoint import Checkpoint, CheckpointInfo, load
@@ -30,11 +30,13 @@ Role = Literal["unseen", "training", "validation", "pretraining"]
 class PredictedCase:
     """One mask: its file, the hash of the image's bytes, and what the case was to the model.
 
-    `probabilities` is the file of its probability maps, where they were asked for.
+    `reading` is the hash of how the image was read, `probabilities` the file of its probability maps, where
+    they were asked for.
     """
 
     file: str
     image_hash: str
+    reading: str = ""
     role: Role
     probabilities: str | None = None
 
@@ -91,6 +93,7 @@ def predict(
     checkpoint, out, options = load(model), Path(out), options or ScanOptions()
     predictor = Predictor(network=checkpoint.network().to(choose_device(device)), plan=checkpoint.info.plan)
     cases = _chosen(find_images(data, checkpoint.info.plan.preprocessing.channels), only, data)
+    refuse_unknown(options, cases)
     _check_place(out, Path(data))
     if probabilities:
         _refuse_names_of_maps(cases, out)
@@ -100,7 +103,7 @@ def predict(
     for count, case in enumerate(cases, start=1):
         try:
             before = done.get(case.id)
-            if _is_done(before, case, out, probabilities=probabilities):
+            if _is_done(before, case, out, options, probabilities=probabilities):
                 kept.append(case.id)
             else:
                 # where maps lie already they follow the mask, or they would be of another image
@@ -208,12 +211,21 @@ def _manifest(out: Path, checkpoint: Checkpoint) -> Manifest:
     return fresh
 
 
-def _is_done(before: PredictedCase | None, case: Case, out: Path, *, probabilities: bool) -> bool:
+def _is_done(
+    before: PredictedCase | None, case: Case, out: Path, options: ScanOptions, *, probabilities: bool
+) -> bool:
     if before is None or not (out / before.file).is_file():
         return False
     if probabilities and (before.probabilities is None or not (out / before.probabilities).is_file()):
         return False
-    return before.image_hash == source_hash(case.images)
+    return before.image_hash == source_hash(case.images) and before.reading == _reading(case, options)
+
+
+def _reading(case: Case, options: ScanOptions) -> str:
+    """The hash of all that decides how the image of a case is read, beside its files."""
+    beside = None if case.sidecar is None else source_hash(case.sidecar)
+    told = [plain(options.image), options.spacing, options.unit, options.spacings.get(case.id), beside]
+    return settings_hash([*told, options.replace_nonfinite, case.axes])
 
 
 def _predict_case(
@@ -232,6 +244,7 @@ def _predict_case(
     return PredictedCase(
         file=mask,
         image_hash=source_hash(case.images),
+        reading=_reading(case, options),
         role=_role(checkpoint.info, content_hash(volume.array)),
         probabilities=probabilities,
     )

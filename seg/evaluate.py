@@ -1,13 +1,14 @@
 """Scoring a folder of masks against a folder of labels."""
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from ..data.dataset import DatasetError, find_labels
 from ..data.errors import UserError
+from ..data.geometry import differences
 from ..data.labels import LabelKind, LabelTable
 from ..data.problems import Problem
 from ..data.settings import settings
@@ -77,6 +78,7 @@ class LabelMeaning:
     kind: LabelKind
     ignore: int | None
     table: LabelTable | None
+    accept_geometry: bool = False
 
     @property
     def known(self) -> set[int]:
@@ -100,6 +102,8 @@ def evaluate(
     *,
     label_kind: LabelKind | None = None,
     ignore: int | None = None,
+    regions: str | Path | None = None,
+    accept_geometry: bool = False,
     only: Collection[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
@@ -111,7 +115,9 @@ def evaluate(
 
     Voxels whose label is `ignore` (when None, the value that the masks' own manifest tells) were annotated by
     nobody: they are left out of both masks, and a class that neither then has is scored None. Surfaces for
-    HD95 are those of what is left: at the border of what is annotated both masks end alike.
+    HD95 are those of what is left: at the border of what is annotated both masks end alike. The same holds
+    for voxels outside of the masks in the folder `regions`. A label that lies elsewhere in space than its
+    mask is a problem, unless `accept_geometry` says to compare them voxel by voxel.
 
     Raises DatasetError when no case has both a mask and a label.
     """
@@ -129,13 +135,16 @@ def evaluate(
             remedy="Check the two folders",
         )
     manifest = read_manifest(Path(predictions))
-    meaning = _meaning(manifest, label_kind, ignore)
+    meaning = replace(_meaning(manifest, label_kind, ignore), accept_geometry=accept_geometry)
+    annotated = find_labels(regions, truths) if regions is not None else {}
     scores: list[CaseScore] = []
     problems: list[Problem] = []
     units = set()
     for done, case in enumerate(both, start=1):
         try:
-            found, unit = _score_case(case, _role(manifest, case), masks[case], truths[case], meaning)
+            found, unit = _score_case(
+                case, _role(manifest, case), masks[case], truths[case], annotated.get(case), meaning
+            )
             scores += found
             units.add(unit)
         except UserError as error:
@@ -172,18 +181,30 @@ def _meaning(manifest: Manifest | None, kind: LabelKind | None, ignore: int | No
 
 
 def _score_case(
-    case: str, role: str, mask: Path, truth: Path, meaning: LabelMeaning
+    case: str, role: str, mask: Path, truth: Path, region: Path | None, meaning: LabelMeaning
 ) -> tuple[list[CaseScore], str]:
-    background = meaning.table.background if meaning.table else 0
     predicted = read_label(mask, meaning.kind)
-    true = read_label(truth, meaning.kind, meaning.ignore, background=background)
+    like = predicted.volume if meaning.accept_geometry else None
+    true = read_label(truth, meaning.kind, meaning.ignore, table=meaning.table, like=like, region=region)
     _check_shapes(predicted, true, mask, truth)
+    if not meaning.accept_geometry:
+        _check_places(predicted, true, mask, truth)
     _refuse_images(true, meaning.table, truth)
     spacing, unit = _spacing(true.volume, predicted.volume)
     # values that the model does not know count too: they are classes it misses
     values = sorted((meaning.known | predicted.classes | true.classes) - meaning.no_class)
     predicted = predicted.within(true.annotated)
     return [_score(case, role, value, predicted, true, spacing) for value in values], unit
+
+
+def _check_places(predicted: LabelFile, true: LabelFile, mask: Path, truth: Path) -> None:
+    for field, of_label, of_mask in differences(true.volume, predicted.volume):
+        raise UserError(
+            truth,
+            found=f"{field} {of_label}, but {of_mask} in {mask}",
+            rule=f"A label has the {field} of the mask that it is compared with",
+            remedy="Export it again from its image, or say --accept-geometry to compare voxel by voxel",
+        )
 
 
 def _check_shapes(predicted: LabelFile, true: LabelFile, mask: Path, truth: Path) -> None:

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
+from ..data.errors import UserError
+from ..data.formats.alike import stored_alike
 from ..data.formats.choices import ReadChoices
 from ..data.formats.files import read_volume
+from ..data.geometry import differences
 from ..data.label_voxels import label_voxels
-from ..data.labels import LabelKind, label_map, unannotated
+from ..data.labels import LabelKind, LabelTable, label_map, unannotated
 from ..data.volume import Volume
 
 
@@ -40,25 +43,55 @@ class LabelFile:
         return replace(self, values=np.where(annotated, self.values, 0), annotated=self.annotated & annotated)
 
 
-def read_label(path: Path, kind: LabelKind, ignore: int | None = None, *, background: int = 0) -> LabelFile:
-    """The mask or label in a file; voxels of the value `ignore` were annotated by nobody.
+def read_label(
+    path: Path,
+    kind: LabelKind,
+    ignore: int | None = None,
+    *,
+    table: LabelTable | None = None,
+    like: Volume | None = None,
+    region: Path | None = None,
+) -> LabelFile:
+    """The mask or label in a file.
 
-    In labels of kind "instances" `background` is no object.
+    Args:
+        path: the file.
+        kind: what it holds.
+        ignore: the value of voxels that nobody annotated.
+        table: what is no object, and which values stand for others.
+        like: a volume whose voxels it has whatever its own header says.
+        region: a mask of what was annotated.
 
     Raises UserError for a file that is no label of this kind.
     """
     volume = read_volume(path, ReadChoices(fourth_is_channels=kind == "overlapping"))
-    annotated = np.ones(volume.shape, bool)
+    volume = volume if like is None else stored_alike(volume, like).load()
+    annotated = np.ones(volume.shape, bool) if region is None else _annotated(region, volume, path)
     if ignore is not None:
-        annotated = ~unannotated(volume.array, kind, ignore)[0]
-        # cleared first: a value such as -1 is no error where it means this
-        volume = replace(volume, array=np.where(annotated, volume.array, 0))
-    values = _channels(volume, path) if kind == "overlapping" else _map(volume, path)
-    return LabelFile(
-        volume=volume,
-        values=((values != background) & annotated).astype(np.uint8) if kind == "instances" else values,
-        annotated=annotated,
+        annotated &= ~unannotated(volume.array, kind, ignore)[0]
+    # cleared first: what stands there is nobody's word
+    background = 0 if table is None else table.background
+    volume = replace(
+        volume, array=np.where(annotated, volume.array, np.asarray(background, volume.array.dtype))
     )
+    values = _channels(volume, path) if kind == "overlapping" else _map(volume, path)
+    if kind == "instances":
+        values = (values != background).astype(np.uint8)
+    elif table is not None:
+        values = table.unaliased(values)
+    return LabelFile(volume=volume, values=values, annotated=annotated)
+
+
+def _annotated(region: Path, label: Volume, path: Path) -> np.ndarray:
+    mask = read_volume(region)
+    for field, of_region, of_label in differences(mask, label):
+        raise UserError(
+            region,
+            found=f"{field} {of_region}, but {of_label} in {path}",
+            rule=f"The mask of what was annotated has the {field} of its label",
+            remedy="Export it again from the image it was drawn on",
+        )
+    return mask.array[0] != 0
 
 
 def _map(volume: Volume, path: Path) -> np.ndarray:

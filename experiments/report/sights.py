@@ -63,7 +63,7 @@ def _segmented(bench: "Bench", cell: Cell, case: str, dice: float) -> Segmented:
     image = read_image(bench.test_images[case], bench.options)
     folder = bench.foreign(cell) or bench.folder("masks", cell)
     table = bench.store.plan.labels or LabelTable()
-    true = read_label(bench.truths[case], table.kind, table.ignore, background=table.background)
+    true = read_label(bench.truths[case], table.kind, table.ignore, table=table)
     predicted = read_label(find_labels(folder)[case], table.kind)
     return Segmented(
         title=f"{cell.arm}, Dice {dice:.2f}",

@@ -1,7 +1,6 @@
 """Preparing writes a whole store or nothing, of exactly what was scanned."""
 
 import errno
-import os
 import shutil
 from contextlib import nullcontext
 from dataclasses import replace
@@ -9,11 +8,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import psutil
 import pytest
 from fewvox.data import case_arrays
 from fewvox.data import prepare as module
 from fewvox.data.case_arrays import MAX_POSITIONS
+from fewvox.data.claims import claimed
 from fewvox.data.errors import UserError
 from fewvox.data.formats.files import read_volume
 from fewvox.data.hashing import content_hash, file_hash
@@ -165,12 +164,50 @@ def test_a_half_written_or_damaged_case_is_made_again(scanned, plan, tmp_path, m
 
 
 def test_two_processes_do_not_prepare_one_store_at_a_time(scanned, plan, tmp_path):
-    parent = psutil.Process(os.getppid())
-    (tmp_path / ".out.process").write_text(f"{parent.pid} {parent.create_time()}")
-    with pytest.raises(UserError, match=f"process {parent.pid}"):
+    with claimed(tmp_path / "out", "works"), pytest.raises(UserError, match="One process at a time"):
         prepare(scanned, plan, tmp_path / "out")
-    (tmp_path / ".out.process").write_text(f"{parent.pid} 1.0")  # of another process of that number
     prepare(scanned, plan, tmp_path / "out")
+
+
+def test_a_source_that_changes_while_it_is_prepared_is_noticed(scanned, plan, tmp_path, monkeypatch):
+    image = scanned.cases[0].image
+
+    def change(folder, *rest):
+        original(folder, *rest)
+        image.write_bytes(image.read_bytes() + b"\0")
+
+    original = module.write_image
+    monkeypatch.setattr(module, "write_image", change)
+    with pytest.raises(StoreError, match="changed after the scan"):
+        prepare(scanned, plan, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_case_may_lie_in_a_folder_of_another_cases_name(tmp_path, save_nifti):
+    for name in ("a.nii", "a/b.nii", "a%2Fb.nii"):
+        save_nifti(tmp_path / "data" / name, np.random.default_rng(len(name)).normal(size=(4, 5, 6)))
+    found = scan(tmp_path / "data")
+    store = prepare(found, make_plan(found.fingerprint), tmp_path / "out")
+    assert {case: store.image(case).shape for case in store.cases} == dict.fromkeys(
+        ("a", "a/b", "a%2Fb"), (1, 4, 5, 6)
+    )
+
+
+def test_values_outside_of_what_was_annotated_are_nobodys_word(tmp_path, nifti_folder, save_nifti):
+    root = nifti_folder(tmp_path / "source", 1)
+    label = read_volume(root / "labels" / "c00.nii.gz").array[0].copy()
+    label[0, 0, 0] = 7
+    save_nifti(root / "labels" / "c00.nii.gz", label)
+    region = np.ones_like(label)
+    region[0] = 0
+    save_nifti(tmp_path / "regions" / "c00.nii.gz", region)
+    found = scan(root, regions=tmp_path / "regions")
+    assert found.problems == ()
+    store = prepare(found, make_plan(found.fingerprint), tmp_path / "out")
+    expected = np.where(region, label.astype(int), -1)
+    np.testing.assert_array_equal(store.label("c00")[:], expected)
+    assert store.cases["c00"].annotated_share == pytest.approx(region.mean())
+    assert set(store.foreground("c00")) == {0, 1, 2}
 
 
 def test_a_full_disk_is_told_with_the_bytes_needed_and_nothing_is_lost(scanned, plan, tmp_path, monkeypatch):

@@ -1,10 +1,13 @@
 """A scan reads every voxel, tells every problem in one pass, and writes nothing."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from fewvox.data.agreement import disagreements
+from fewvox.data.reading import open_image, open_label
 from fewvox.data.scan import ScanOptions, scan
 
 SHAPE = (4, 6, 5)
@@ -236,3 +239,91 @@ def test_few_numbered_objects_are_taken_for_objects_too(tmp_path, save_nifti, co
         save_nifti(tmp_path / f"labels/{case}.nii.gz", label)
     assert ["as if objects were numbered" in e.found for e in scan(tmp_path).errors] == [True]
     assert scan(tmp_path, options=ScanOptions(label_kind="classes")).errors == ()
+
+
+def oriented(path: Path, array: np.ndarray, *flips: int) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(array.T, np.diag([*(f or 1 for f in flips), 1.0])), path)
+    return path
+
+
+def test_a_label_without_orientation_does_not_belong_to_a_turned_image(tmp_path, save_tiff):
+    """It was taken as it stood, mirrored against the image."""
+    oriented(tmp_path / "images/a.nii", voxels(), -1, -1, 2)
+    save_tiff(tmp_path / "labels/a.tif", mask(1))
+    (problem,) = scan(tmp_path).errors
+    assert problem.found.startswith("orientation unknown, but turned to RAS")
+    found = scan(tmp_path, options=ScanOptions(accept_geometry=True))
+    assert told(found.problems) == [("accepted", "a")]
+    assert (
+        open_label(found.cases[0].label, open_image(found.cases[0]), found.options).array[0, 0, -1, -1] == 1
+    )
+
+
+def test_a_region_lies_where_its_image_does(tmp_path, nifti_folder):
+    root = nifti_folder(tmp_path / "data", 1)
+    oriented(tmp_path / "regions/c00.nii.gz", np.ones((12, 16, 14), np.uint8), 1, -1, 2)
+    (problem,) = scan(root, regions=tmp_path / "regions").errors
+    assert (Path(problem.where).parent.name, problem.found.split(" ")[0]) == ("regions", "origin")
+
+
+@pytest.mark.parametrize(("values", "classes"), [((1, 2, 3), 3), ((0, 1, 2, 3), 3), ((0, 1, 5, 9), 3)])
+def test_more_classes_than_expected_are_an_error_whether_0_occurs_or_not(
+    tmp_path, save_tiff, values, classes
+):
+    label = np.resize(np.array(values, np.uint8), SHAPE)
+    errors = scan(labelled(tmp_path, save_tiff, label), options=ScanOptions(classes=classes)).errors
+    assert errors
+    assert all("classes are expected" in e.rule for e in errors)
+
+
+def test_two_classes_expected_and_more_found_is_background_and_the_rest(tmp_path, save_tiff):
+    label = mask(1, 2, 3)
+    label[label == 0] = 9
+    found = scan(labelled(tmp_path, save_tiff, label), options=ScanOptions(classes=2))
+    assert told(found.problems) == [("corrected", "")]
+    assert (found.label_kind, found.fingerprint.background) == ("instances", 9)
+    refused = scan(tmp_path, options=ScanOptions(classes=2, fix=False))
+    assert told(refused.errors) == [("error", "")]
+
+
+def test_masks_of_0_and_255_among_those_of_0_and_1_mean_the_same(tmp_path, save_tiff):
+    found = scan(labelled(tmp_path, save_tiff, mask(1), mask(255)))
+    assert told(found.problems) == [("corrected", "1")]
+    assert (found.fingerprint.label_values, found.fingerprint.aliases) == ((0, 1), {255: 1})
+    assert told(scan(tmp_path, options=ScanOptions(fix=False)).errors) == [("error", "1")]
+
+
+def test_overlapping_labels_have_the_channels_expected(tmp_path, save_tiff):
+    stack = np.stack([mask(1), mask(0, 1)])
+    root = labelled(tmp_path, save_tiff, stack)
+    assert scan(root, options=ScanOptions(label_kind="overlapping", classes=3)).problems == ()
+    (problem,) = scan(root, options=ScanOptions(label_kind="overlapping", classes=7)).errors
+    assert problem.found == "a label of 2 channels"
+
+
+def test_channels_of_other_names_are_a_warning_and_of_another_order_an_error(tmp_path, save_nifti):
+    facts = scan(save_nifti(tmp_path / "a.nii", voxels())).fingerprint.cases[0]
+    twice = replace(facts, intensities=facts.intensities * 2)
+    for names, severity in ((("DAPI", "GFP"), "warning"), (("blue", "red"), "error"), (("red",), "error")):
+        cases = [replace(twice, id=str(n), content_hash=str(n), channels=("red", "blue")) for n in range(2)]
+        odd = replace(twice, id="odd", content_hash="odd", channels=names)
+        assert told(disagreements([*cases, odd])) == [(severity, "odd")]
+
+
+def test_a_value_that_is_not_finite_stands_for_nothing(tmp_path, save_nifti):
+    array = voxels().astype(np.float32)
+    array[0, 0, 0] = np.nan
+    save_nifti(tmp_path / "a.nii", array)
+    found = scan(tmp_path, options=ScanOptions(replace_nonfinite=-5.0))
+    assert told(found.problems) == [("corrected", "a")]
+    assert found.fingerprint.cases[0].intensities[0].lowest == -5.0
+    (problem,) = scan(tmp_path, options=ScanOptions(replace_nonfinite=1e39)).errors
+    assert problem.where == "--replace-nonfinite"
+
+
+def test_a_table_of_spacings_stands_above_image_and_label(tmp_path, nifti_folder):
+    table = {"c00": ((3.0, 2.0, 2.0), "um")}
+    found = scan(nifti_folder(tmp_path, 1), options=ScanOptions(spacings=table))
+    assert found.problems == ()
+    assert (found.fingerprint.spacing, found.fingerprint.unit) == table["c00"]

@@ -1,5 +1,6 @@
 """DICOM series: one folder is one volume, in the order and at the distance of its slices' positions."""
 
+import locale
 from pathlib import Path
 
 import nibabel as nib
@@ -35,7 +36,9 @@ def write_slice(path: Path, pixels: np.ndarray, position: np.ndarray, direction:
     writer.KeepOriginalImageUIDOn()
     writer.SetImageIO("GDCMImageIO")
     writer.SetFileName(str(path))
+    before = locale.setlocale(locale.LC_ALL)
     writer.Execute(image)
+    locale.setlocale(locale.LC_ALL, before)  # GDCM leaves "C" behind when it writes
 
 
 def write_series(
