@@ -18,12 +18,12 @@ from .problems import Problem, Severity
 from .reading import (
     Finite,
     ScanOptions,
-    label_choices,
     made_finite,
     nonfinite,
     not_finite,
     open_image,
     open_label,
+    open_stored_label,
 )
 from .slabs import slabs
 from .sources import source_hash
@@ -31,6 +31,8 @@ from .volume import OpenVolume, Triple
 
 # ITK and nnU-Net compare geometries at about this tolerance; float32 headers differ in the 7th digit
 _SPACING_TOLERANCE = 1e-3
+# no camera or scanner has that many for one slice alone; tifffile writes them where it is told no axes
+_MANY_CHANNELS = 4
 
 
 def examine(case: Case, options: ScanOptions) -> tuple[CaseFacts | None, list[Problem]]:
@@ -40,7 +42,7 @@ def examine(case: Case, options: ScanOptions) -> tuple[CaseFacts | None, list[Pr
         measured = _measure(case, image, options)
     except UserError as error:
         return None, [Problem.from_error(case.id, error), *_unreadable_label(case, options)]
-    problems = _image_problems(case, measured, options)
+    problems = _image_problems(case, image, measured, options)
     label = _Label()
     if case.label is not None:
         label = _examine_label(case, case.label, image, options)
@@ -111,7 +113,7 @@ def _unreadable_label(case: Case, options: ScanOptions) -> list[Problem]:
     if case.label is None:
         return []
     try:
-        _count(case, open_volume(case.label, label_choices(options)), options)
+        _count(case, open_stored_label(case.label, options), options)
     except UserError as error:
         return [Problem.from_error(case.id, error)]
     return []
@@ -166,10 +168,14 @@ def correction(
     )
 
 
-def _image_problems(case: Case, measured: _Measured, options: ScanOptions) -> list[Problem]:
+def _image_problems(
+    case: Case, image: OpenVolume, measured: _Measured, options: ScanOptions
+) -> list[Problem]:
     problems = []
     if any(i.lowest == i.highest for i in measured.intensities):
         problems.append(_constant(case, measured.intensities))
+    if image.shape[0] == 1 and len(image.channels) > _MANY_CHANNELS:
+        problems.append(_flat(case, image))
     if measured.replaced:
         problems.append(
             Problem(
@@ -222,6 +228,17 @@ def _constant(case: Case, intensities: tuple[Intensity, ...]) -> Problem:
         found=f"every voxel of a channel is {values}",
         rule="An image shows something",
         remedy="Leave the case out if this is not meant",
+    )
+
+
+def _flat(case: Case, image: OpenVolume) -> Problem:
+    return Problem(
+        severity="warning",
+        case=case.id,
+        where=str(case.image),
+        found=f"a single slice of {len(image.channels)} channels",
+        rule="Slices that a file calls channels are no volume",
+        remedy="Name the axes with --axes ZYX if these are slices; nothing to do if they are channels",
     )
 
 

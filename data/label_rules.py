@@ -31,6 +31,7 @@ def judge_labels(facts: Sequence[CaseFacts], options: ScanOptions) -> LabelRules
     kind = options.label_kind
     facts, problems = _one_white(facts, options)
     labelled = [f for f in facts if f.label_voxels is not None]
+    problems += _ignored_nowhere(labelled, options)
     rules = LabelRules(facts=tuple(facts), kind=kind or "classes", problems=tuple(problems))
     if not labelled:
         return rules
@@ -84,6 +85,21 @@ def _one_white(facts: Sequence[CaseFacts], options: ScanOptions) -> tuple[Sequen
             )
         )
     return mended, problems
+
+
+def _ignored_nowhere(labelled: Sequence[CaseFacts], options: ScanOptions) -> list[Problem]:
+    if options.ignore is None or not labelled or any(f.annotated_share < 1 for f in labelled):
+        return []
+    return [
+        Problem(
+            severity="warning",
+            case="",
+            where="labels",
+            found=f"no voxel of the value {options.ignore}, which stands for unannotated",
+            rule="Every other value counts as annotated",
+            remedy="Correct --ignore-value, or nothing to do if everything was annotated",
+        )
+    ]
 
 
 def _as_two(
@@ -211,7 +227,7 @@ def _look_like_objects(labelled: Sequence[CaseFacts]) -> bool:
     highest = [v[-1] if v else 0 for v in values]
     if len(set().union(*values)) > _MANY_CLASSES:
         return True
-    consecutive = all(v == list(range(1, n + 1)) for v, n in zip(values, highest, strict=True))
+    consecutive = all(len(v) == n for v, n in zip(values, highest, strict=True))
     if consecutive and len(set(highest)) > 1 and max(highest) > _FEW_CLASSES:
         return True
     cases_with = Counter(value for of_case in values for value in of_case)

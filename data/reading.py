@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from .cases import Case
-from .errors import UserError
+from .errors import UserError, VolumeError
 from .formats.alike import stored_alike
 from .formats.choices import AS_STORED, ReadChoices
 from .formats.files import open_volume
@@ -82,13 +82,19 @@ def read_image(case: Case, options: ScanOptions = AS_FOUND) -> Volume:
 
 def open_label(path: Path, image: OpenVolume, options: ScanOptions = AS_FOUND) -> OpenVolume:
     """The label in a file; where its geometry is to be disregarded, turned as its image is."""
-    label = open_volume(path, label_choices(options))
+    label = open_stored_label(path, options)
     return stored_alike(label, image) if options.accept_geometry else label
 
 
-def label_choices(options: ScanOptions) -> ReadChoices:
-    """How labels are read: where classes overlap, each has a channel."""
-    return replace(options.label, fourth_is_channels=options.label_kind == "overlapping")
+def open_stored_label(path: Path, options: ScanOptions) -> OpenVolume:
+    """The label in a file as it is stored; where classes overlap, each has a channel."""
+    choices = replace(options.label, fourth_is_channels=options.label_kind == "overlapping")
+    try:
+        return open_volume(path, choices)
+    except VolumeError as error:
+        # the option that helps has another name for labels
+        remedy = error.remedy.replace("--axes", "--label-axes").replace("--dataset", "--label-dataset")
+        raise VolumeError(error.where, found=error.found, rule=error.rule, remedy=remedy) from error
 
 
 def class_numbers(
