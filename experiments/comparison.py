@@ -54,9 +54,9 @@ class ComparisonConfig:
     """What is compared, on which data.
 
     `data`, `labels`, `subjects`, `spacing`, `unit`, `label_kind`, `accept_geometry` and `budget` are as for
-    `fewvox prepare`. Test cases are `test` of its labelled volumes (chosen by `split_seed`), or all of `test_data`, a data set
-    of its own. Everything else is pretrained on, without labels. `finetune` holds settings of
-    FinetuneConfig that all arms share. `width` is that of the network, in all trainings.
+    `fewvox prepare`. Test cases are `test` of its labelled volumes (chosen by `split_seed`), or all of
+    `test_data`, a data set of its own. Everything else is pretrained on, without labels. `finetune` holds
+    settings of FinetuneConfig that all arms share. `width` is that of the network, in all trainings.
     """
 
     name: str

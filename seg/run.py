@@ -1,7 +1,7 @@
 """The folder of one training: everything it was given and everything it made.
 
 RUN/config.yaml plan.yaml split.json environment.json   what it was given, resolved
-RUN/data.json                                           what was corrected or accepted in the data, if anything
+RUN/data.json                                           what was corrected or accepted in the data, if any
 RUN/transfer.json                                       what was loaded from a checkpoint, if any
 RUN/metrics.jsonl tensorboard/                          what it measured
 RUN/checkpoints/                                        see checkpoint.py
