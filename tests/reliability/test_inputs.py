@@ -55,7 +55,7 @@ def found(problems) -> dict[str, str]:
 # I01
 
 
-def test_i01_shapes_that_differ_are_all_named_before_anything_is_written(tmp_path, fewvox, save_nifti):
+def test_I01_shapes_that_differ_are_all_named_before_anything_is_written(tmp_path, fewvox, save_nifti):
     for n in range(6):
         depth = 30 if n > 3 else 32
         save_nifti(tmp_path / f"data/images/c{n}.nii.gz", noise(n, (32, 64, 64)))
@@ -86,7 +86,7 @@ def moved(tmp_path, save_nifti) -> Path:
     return tmp_path / "data"
 
 
-def test_i02_geometry_that_differs_is_an_error_with_both_values(moved):
+def test_I02_geometry_that_differs_is_an_error_with_both_values(moved):
     for problem, case, text in zip(
         api.scan(moved).errors,
         "abc",
@@ -102,7 +102,7 @@ def test_i02_geometry_that_differs_is_an_error_with_both_values(moved):
         assert problem.found.endswith(f"in {moved}/images/{case}.nii")
 
 
-def test_i02_what_is_accepted_is_recorded_in_store_and_run(moved, tmp_path):
+def test_I02_what_is_accepted_is_recorded_in_store_and_run(moved, tmp_path):
     store = api.prepare(moved, tmp_path / "store", accept_geometry=True)
     for case in "abc":
         assert any(r.startswith(f"accepted: {moved}/labels/{case}.nii: ") for r in store.records)
@@ -117,7 +117,7 @@ def test_i02_what_is_accepted_is_recorded_in_store_and_run(moved, tmp_path):
 # I03
 
 
-def test_i03_gaps_become_classes_and_masks_have_the_values_of_the_labels(cases, tmp_path, train):
+def test_I03_gaps_become_classes_and_masks_have_the_values_of_the_labels(cases, tmp_path, train):
     data = cases(*[mask(2, 5)] * 4)
     (problem,) = api.scan(data).problems
     assert (problem.severity, problem.found) == ("corrected", "the values 0, 2, 5")
@@ -131,13 +131,13 @@ def test_i03_gaps_become_classes_and_masks_have_the_values_of_the_labels(cases, 
     assert load_mapping(run / "plan.yaml")["labels"]["values"] == [0, 2, 5]
 
 
-def test_i03_masks_of_0_and_255_are_two_classes(cases, tmp_path):
+def test_I03_masks_of_0_and_255_are_two_classes(cases, tmp_path):
     store = api.prepare(cases(*[mask(255)] * 3), tmp_path / "store", budget="cpu")
     assert (store.plan.labels.values, store.plan.labels.classes) == ((0, 255), 2)
     np.testing.assert_array_equal(store.label("a")[:], mask(1))
 
 
-def test_i03_one_mask_of_0_and_255_among_masks_of_0_and_1_is_told_and_mended(cases, tmp_path):
+def test_I03_one_mask_of_0_and_255_among_masks_of_0_and_1_is_told_and_mended(cases, tmp_path):
     data = cases(mask(1), mask(255), mask(1))
     assert found(api.scan(data).problems) == {"b": "a mask of 0 and 255"}
     store = api.prepare(data, tmp_path / "store", budget="cpu")
@@ -145,7 +145,7 @@ def test_i03_one_mask_of_0_and_255_among_masks_of_0_and_1_is_told_and_mended(cas
     assert store.cases["b"].corrections == ("a mask of 0 and 255",)
 
 
-def test_i03_a_value_in_one_case_of_five_is_told_with_file_and_count(cases):
+def test_I03_a_value_in_one_case_of_five_is_told_with_file_and_count(cases):
     data = cases(mask(1), mask(1), mask(1, 7), mask(1), mask(1))
     warning = api.scan(data).warnings[0]
     assert (warning.case, warning.found) == ("c", "the label value 7 (16 voxels) in no other case")
@@ -153,11 +153,23 @@ def test_i03_a_value_in_one_case_of_five_is_told_with_file_and_count(cases):
     assert "3 values where two classes are expected" in error.found
 
 
+def test_I03_one_hot_labels_in_another_format_than_the_images_become_numbers(cases, tmp_path):
+    data = cases(None, None)
+    (data / "labels").mkdir()
+    for name in "ab":
+        one_hot = np.stack([mask(1, 2) == value for value in range(3)]).astype(np.uint8)
+        path = data / f"labels/{name}.ome.tif"
+        tifffile.imwrite(path, one_hot, ome=True, photometric="minisblack", metadata={"axes": "CZYX"})
+    assert all("one of them set in each voxel (one-hot)" in p.found for p in api.scan(data).problems)
+    store = api.prepare(data, tmp_path / "store", budget="cpu")
+    np.testing.assert_array_equal(store.label("b")[:], mask(1, 2))
+
+
 # I05
 
 
 @pytest.mark.parametrize("colours", [3, 4])
-def test_i05_colours_are_channels_and_never_slices(tmp_path, colours):
+def test_I05_colours_are_channels_and_never_slices(tmp_path, colours):
     array = np.random.default_rng(0).integers(0, 255, (5, 12, 14, colours)).astype(np.uint8)
     (tmp_path / "data").mkdir()
     tifffile.imwrite(tmp_path / "data/a.tif", array, photometric="rgb", extrasamples=[2] * (colours - 3))
@@ -167,7 +179,7 @@ def test_i05_colours_are_channels_and_never_slices(tmp_path, colours):
 
 
 @pytest.mark.parametrize("colours", [3, 4])
-def test_i05_a_mask_in_colours_is_an_error(tmp_path, save_tiff, colours):
+def test_I05_a_mask_in_colours_is_an_error(tmp_path, save_tiff, colours):
     save_tiff(tmp_path / "data/images/a.tif", noise())
     (tmp_path / "data/labels").mkdir()
     coloured = np.repeat(mask(255)[..., None], colours, axis=-1)
@@ -179,7 +191,7 @@ def test_i05_a_mask_in_colours_is_an_error(tmp_path, save_tiff, colours):
     assert "numbers instead of colours" in error.remedy
 
 
-def test_i05_pictures_of_another_format_are_told_with_the_formats_there_are(tmp_path, fewvox):
+def test_I05_pictures_of_another_format_are_told_with_the_formats_there_are(tmp_path, fewvox):
     (tmp_path / "data").mkdir()
     (tmp_path / "data/slice_000.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     status, told = fewvox("scan", tmp_path / "data")
@@ -208,7 +220,7 @@ def two_channels(tmp_path, save_nifti):
     return folder
 
 
-def test_i06_a_missing_channel_is_found_by_the_scan(two_channels, fewvox):
+def test_I06_a_missing_channel_is_found_by_the_scan(two_channels, fewvox):
     (two_channels / "imagesTr/k1_0001.nii.gz").unlink()
     status, told = fewvox("scan", two_channels)
     assert status == 1
@@ -216,14 +228,14 @@ def test_i06_a_missing_channel_is_found_by_the_scan(two_channels, fewvox):
     assert "T2" in told
 
 
-def test_i06_a_case_of_one_channel_among_others_of_two_is_found_by_the_scan(tmp_path, save_tiff):
+def test_I06_a_case_of_one_channel_among_others_of_two_is_found_by_the_scan(tmp_path, save_tiff):
     for n in range(3):
         save_tiff(tmp_path / f"{n}.tif", noise(n, (1 if n == 1 else 2, *SHAPE)))
     (error,) = api.scan(tmp_path).errors
     assert (error.case, error.found) == ("1", "1 channels (channel0)")
 
 
-def test_i06_a_prediction_without_the_channels_of_the_model_stops_before_it(two_channels, tmp_path, train):
+def test_I06_a_prediction_without_the_channels_of_the_model_stops_before_it(two_channels, tmp_path, train):
     run = train(tmp_path)
     alone = tmp_path / "alone"
     alone.mkdir()
@@ -250,7 +262,7 @@ def test_i06_a_prediction_without_the_channels_of_the_model_stops_before_it(two_
 # I07
 
 
-def test_i07_a_fourth_axis_is_for_the_user_to_name(tmp_path):
+def test_I07_a_fourth_axis_is_for_the_user_to_name(tmp_path):
     array = np.random.default_rng(0).normal(size=(48, 48, 24, 5)).astype(np.float32)
     (tmp_path / "data").mkdir()
     nib.save(nib.Nifti1Image(array, np.diag((1, 1, 3, 1.0))), tmp_path / "data/a.nii.gz")
@@ -265,7 +277,7 @@ def test_i07_a_fourth_axis_is_for_the_user_to_name(tmp_path):
     assert moment.intensities[0].mean == pytest.approx(array[..., 2].mean(), rel=1e-4)
 
 
-def test_i07_singleton_axes_are_dropped_in_image_and_label(tmp_path, save_nifti):
+def test_I07_singleton_axes_are_dropped_in_image_and_label(tmp_path, save_nifti):
     array = np.random.default_rng(0).normal(size=(48, 48, 24, 1, 3)).astype(np.float32)
     for kind in ("images", "labels"):
         (tmp_path / "data" / kind).mkdir(parents=True)
@@ -278,7 +290,7 @@ def test_i07_singleton_axes_are_dropped_in_image_and_label(tmp_path, save_nifti)
     assert case.label_voxels == {0: 24 * 48 * 48 - 16, 1: 16}
 
 
-def test_i07_a_list_axis_of_a_nrrd_is_for_the_user_to_name(tmp_path, save_nifti):
+def test_I07_a_list_axis_of_a_nrrd_is_for_the_user_to_name(tmp_path, save_nifti):
     layers = sitk.GetImageFromArray(np.stack([mask(1), mask(0, 1)], axis=-1), isVector=True)
     (tmp_path / "data/labels").mkdir(parents=True)
     (tmp_path / "data/images").mkdir(parents=True)
@@ -297,7 +309,7 @@ def test_i07_a_list_axis_of_a_nrrd_is_for_the_user_to_name(tmp_path, save_nifti)
 # I08
 
 
-def test_i08_four_ways_to_store_an_array_are_one_volume(tmp_path):
+def test_I08_four_ways_to_store_an_array_are_one_volume(tmp_path):
     zcyx = np.arange(9 * 2 * 64 * 80, dtype=np.uint16).reshape(9, 2, 64, 80)
     sizes = {"PhysicalSizeZ": 2.0, "PhysicalSizeY": 0.5, "PhysicalSizeX": 0.5}
     folders = {name: tmp_path / name for name in ("imagej", "zcyx", "czyx", "declared")}
@@ -342,7 +354,7 @@ def unscaled(kind: str, path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["imagej", "plain", "npy"])
-def test_i10_an_unknown_spacing_is_called_so_and_does_not_mix(tmp_path, fewvox, save_tiff, kind):
+def test_I10_an_unknown_spacing_is_called_so_and_does_not_mix(tmp_path, fewvox, save_tiff, kind):
     unscaled(kind, tmp_path / "data")
     status, told = fewvox("scan", tmp_path / "data")
     assert status == 0
@@ -382,7 +394,7 @@ def phantoms(folder: Path, save_nifti) -> None:
         (folder / f"{name}.json").write_text(json.dumps(sidecar))
 
 
-def test_i11_units_and_orders_meet_in_one_spacing(tmp_path, save_nifti):
+def test_I11_units_and_orders_meet_in_one_spacing(tmp_path, save_nifti):
     phantoms(tmp_path, save_nifti)
     told = api.scan(tmp_path)
     assert told.errors == ()
@@ -394,7 +406,7 @@ def test_i11_units_and_orders_meet_in_one_spacing(tmp_path, save_nifti):
         assert case.spacing_in("um") == pytest.approx((2.0, 0.5, 0.5), rel=1e-5)
 
 
-def test_i11_a_spacing_far_off_is_told_by_the_name_of_its_case(tmp_path, save_nifti):
+def test_I11_a_spacing_far_off_is_told_by_the_name_of_its_case(tmp_path, save_nifti):
     phantoms(tmp_path, save_nifti)
     save_nifti(tmp_path / "odd.nii", noise(9), (2.0, 0.5, 0.5), "mm")
     (error,) = api.scan(tmp_path).errors
@@ -405,7 +417,7 @@ def test_i11_a_spacing_far_off_is_told_by_the_name_of_its_case(tmp_path, save_ni
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
-def test_i12_what_is_not_finite_is_refused_or_replaced_on_record(tmp_path, save_nifti, value):
+def test_I12_what_is_not_finite_is_refused_or_replaced_on_record(tmp_path, save_nifti, value):
     array = noise().astype(np.float64)
     array[1, 2, 3] = value
     save_nifti(tmp_path / "data/a.nii", array)
@@ -424,7 +436,7 @@ def test_i12_what_is_not_finite_is_refused_or_replaced_on_record(tmp_path, save_
 
 
 @pytest.mark.parametrize("value", [0, 100])
-def test_i13_a_constant_volume_is_flagged_and_stays_finite(tmp_path, save_nifti, value):
+def test_I13_a_constant_volume_is_flagged_and_stays_finite(tmp_path, save_nifti, value):
     save_nifti(tmp_path / "data/a.nii", np.full(SHAPE, value, np.float32))
     save_nifti(tmp_path / "data/b.nii", noise(1))
     assert found(api.scan(tmp_path / "data").warnings)["a"] == f"every voxel of a channel is {value}"
@@ -434,7 +446,7 @@ def test_i13_a_constant_volume_is_flagged_and_stays_finite(tmp_path, save_nifti,
         assert np.isfinite(store.image("a")[:]).all()
 
 
-def test_i13_one_bright_voxel_stays_finite(tmp_path, save_nifti):
+def test_I13_one_bright_voxel_stays_finite(tmp_path, save_nifti):
     array = np.zeros(SHAPE, np.float32)
     array[2, 3, 4] = 1000
     save_nifti(tmp_path / "data/a.nii", array)
@@ -447,7 +459,7 @@ def test_i13_one_bright_voxel_stays_finite(tmp_path, save_nifti):
 # I14
 
 
-def test_i14_volumes_smaller_than_the_patch_go_all_the_way(tmp_path, save_nifti, capsys):
+def test_I14_volumes_smaller_than_the_patch_go_all_the_way(tmp_path, save_nifti, capsys):
     shapes = {"small": (5, 7, 9), "slice": (1, 128, 128), "odd": (17, 33, 65)}
     for n, (name, shape) in enumerate(shapes.items()):
         label = np.zeros(shape, np.uint8)
@@ -471,7 +483,7 @@ def test_i14_volumes_smaller_than_the_patch_go_all_the_way(tmp_path, save_nifti,
 # I15
 
 
-def test_i15_damaged_files_are_all_named_in_one_pass(tmp_path, save_nifti, fewvox):
+def test_I15_damaged_files_are_all_named_in_one_pass(tmp_path, save_nifti, fewvox):
     for n, name in enumerate(("cut", "good", "empty")):
         save_nifti(tmp_path / f"data/{name}.nii.gz", noise(n, (12, 20, 20)))
     save_nifti(tmp_path / "data/renamed.nii", noise(4)).rename(tmp_path / "data/renamed.nii.gz")
@@ -513,14 +525,14 @@ CT = np.random.default_rng(0).integers(-1000, 2000, (12, 10, 8)).astype(np.int16
 SORTED = [f"IM{n:02}.dcm" for n in range(12)]
 
 
-def test_i17_a_missing_slice_is_told_with_its_place(tmp_path):
+def test_I17_a_missing_slice_is_told_with_its_place(tmp_path):
     write_series(tmp_path / "data/ct", CT, "1.2.3", SORTED)
     (tmp_path / "data/ct/IM07.dcm").unlink()
     (error,) = api.scan(tmp_path / "data").errors
     assert "between 12 mm (IM06.dcm) and 16 mm (IM08.dcm)" in error.found
 
 
-def test_i17_two_series_in_a_folder_are_listed(tmp_path):
+def test_I17_two_series_in_a_folder_are_listed(tmp_path):
     write_series(tmp_path / "data/ct", CT, "1.2.3", SORTED)
     write_series(tmp_path / "data/ct", CT[:4], "1.2.4", [f"XX{n}.dcm" for n in range(4)])
     (error,) = api.scan(tmp_path / "data").errors
@@ -530,7 +542,7 @@ def test_i17_two_series_in_a_folder_are_listed(tmp_path):
     assert "4 slices" in error.found
 
 
-def test_i17_the_order_is_that_of_the_positions(tmp_path):
+def test_I17_the_order_is_that_of_the_positions(tmp_path):
     names = [f"{n:03}" for n in np.random.default_rng(1).permutation(12)]
     write_series(tmp_path / "sorted/ct", CT, "1.2.3", SORTED)
     write_series(tmp_path / "random/ct", CT, "1.2.3", names)
@@ -544,7 +556,7 @@ def test_i17_the_order_is_that_of_the_positions(tmp_path):
 
 @pytest.mark.parametrize(("dtype", "value"), [("uint16", 65535), ("int16", -32768), ("uint8", 255)])
 @pytest.mark.parametrize("byteorder", ["<", ">"])
-def test_i19_the_ends_of_integer_types_survive(tmp_path, dtype, value, byteorder):
+def test_I19_the_ends_of_integer_types_survive(tmp_path, dtype, value, byteorder):
     array = np.zeros(SHAPE, np.dtype(dtype).newbyteorder(byteorder))
     array[1, 2, 3] = value
     (tmp_path / "data").mkdir()
@@ -561,7 +573,7 @@ def test_i19_the_ends_of_integer_types_survive(tmp_path, dtype, value, byteorder
     ("slope", "intercept", "scale"), [(0.5, 3.0, (0.5, 3.0)), (0.0, 0.0, (1, 0)), (np.nan, np.nan, (1, 0))]
 )
 @pytest.mark.parametrize("byteorder", ["<", ">"])
-def test_i19_scaling_is_that_of_the_header(tmp_path, slope, intercept, scale, byteorder):
+def test_I19_scaling_is_that_of_the_header(tmp_path, slope, intercept, scale, byteorder):
     array = np.arange(480, dtype=f"{byteorder}i2").reshape(SHAPE) - 100
     image = nib.Nifti1Image(array.T, np.eye(4), nib.Nifti1Header(endianness=byteorder))
     image.header.set_data_dtype(f"{byteorder}i2")
@@ -578,7 +590,7 @@ def test_i19_scaling_is_that_of_the_header(tmp_path, slope, intercept, scale, by
 # I21
 
 
-def test_i21_pairs_are_made_by_name_and_what_fits_none_is_listed(tmp_path, save_tiff):
+def test_I21_pairs_are_made_by_name_and_what_fits_none_is_listed(tmp_path, save_tiff):
     data = tmp_path / "my_seg_0000"
     for n, name in enumerate(("Case01", "x_0000b", "zeta", "alpha")):
         save_tiff(data / f"images/{name}.tif", noise(n))
@@ -599,21 +611,21 @@ def test_i21_pairs_are_made_by_name_and_what_fits_none_is_listed(tmp_path, save_
 # I24
 
 
-def test_i24_one_empty_mask_is_shown_and_training_runs(tmp_path, nifti_folder, save_nifti, train):
+def test_I24_one_empty_mask_is_shown_and_training_runs(tmp_path, nifti_folder, save_nifti, train):
     data = nifti_folder(tmp_path / "data", 6)
     save_nifti(data / "labels/c03.nii.gz", np.zeros((12, 16, 14), np.uint8))
     assert found(api.scan(data).warnings) == {"c03": "an empty label"}
     assert (train(tmp_path) / "checkpoints").is_dir()
 
 
-def test_i24_masks_that_are_all_empty_stop_before_training(cases, tmp_path):
+def test_I24_masks_that_are_all_empty_stop_before_training(cases, tmp_path):
     data = cases(*[mask()] * 6)
     with pytest.raises(UserError, match="all 6 labels are empty"):
         api.prepare(data, tmp_path / "store")
     assert not (tmp_path / "store").exists()
 
 
-def test_i24_one_voxel_of_foreground_survives_or_is_reported_lost(tmp_path, save_nifti, capsys):
+def test_I24_one_voxel_of_foreground_survives_or_is_reported_lost(tmp_path, save_nifti, capsys):
     one = np.zeros((12, 12, 12), np.uint8)
     one[5, 5, 5] = 1
     for n, (name, spacing) in enumerate((("fine", 0.3), ("usual", 1.0), ("other", 1.0))):
@@ -631,7 +643,7 @@ def test_i24_one_voxel_of_foreground_survives_or_is_reported_lost(tmp_path, save
 
 
 @pytest.mark.parametrize("method", ["triplet", "mae"])
-def test_i25_a_batch_of_more_volumes_than_there_are_is_refused_and_nothing_trained(
+def test_I25_a_batch_of_more_volumes_than_there_are_is_refused_and_nothing_trained(
     tmp_path, nifti_folder, method
 ):
     data = nifti_folder(tmp_path / "data", 3)
@@ -641,14 +653,14 @@ def test_i25_a_batch_of_more_volumes_than_there_are_is_refused_and_nothing_train
     assert not (tmp_path / "run").exists()
 
 
-def test_i25_triplet_with_one_volume_is_refused(tmp_path, nifti_folder):
+def test_I25_triplet_with_one_volume_is_refused(tmp_path, nifti_folder):
     store = api.prepare(nifti_folder(tmp_path / "data", 1), tmp_path / "store", budget="cpu")
     with pytest.raises(UserError, match="compares at least 2 volumes"):
         api.pretrain("triplet", store.path, tmp_path / "run", set=("steps=2", "batch=1", "device=cpu"))
     assert not (tmp_path / "run").exists()
 
 
-def test_i25_fine_tuning_fills_a_batch_from_fewer_cases_and_makes_every_step(tmp_path, nifti_folder):
+def test_I25_fine_tuning_fills_a_batch_from_fewer_cases_and_makes_every_step(tmp_path, nifti_folder):
     store = api.prepare(nifti_folder(tmp_path / "data", 3), tmp_path / "store", budget="cpu")
     small = ("steps=2", "batch=8", "patch=[8,16,8]", "width=4", "device=cpu")
     run = api.finetune(store.path, tmp_path / "run", set=small)
@@ -656,7 +668,7 @@ def test_i25_fine_tuning_fills_a_batch_from_fewer_cases_and_makes_every_step(tmp
 
 
 @pytest.mark.parametrize("command", ["finetune", "pretrain"])
-def test_i25_a_training_of_no_steps_is_refused(tmp_path, tiny_store, command):
+def test_I25_a_training_of_no_steps_is_refused(tmp_path, tiny_store, command):
     call = {
         "finetune": lambda: api.finetune(tiny_store.path, tmp_path / "run", set=("steps=0",)),
         "pretrain": lambda: api.pretrain("mae", tiny_store.path, tmp_path / "run", set=("steps=0",)),
@@ -679,7 +691,7 @@ def save_turned(path: Path, image: nib.Nifti1Image, codes: str) -> None:
     nib.save(image.as_reoriented(turn), path)
 
 
-def test_i27_masks_of_one_phantom_in_three_orientations_agree_in_the_world(tmp_path, train):
+def test_I27_masks_of_one_phantom_in_three_orientations_agree_in_the_world(tmp_path, train):
     rng = np.random.default_rng(0)
     places = np.stack(np.meshgrid(*map(np.arange, (14, 16, 12)), indexing="ij"), axis=-1)
     for n, codes in enumerate(TURNS):

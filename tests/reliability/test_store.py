@@ -38,7 +38,7 @@ def start_prepare(data: Path, out: Path) -> subprocess.Popen:
 # P01
 
 
-def test_p01_a_killed_preparation_ends_as_an_uninterrupted_one(tmp_path, save_nifti):
+def test_P01_a_killed_preparation_ends_as_an_uninterrupted_one(tmp_path, save_nifti):
     data, killed, left = tmp_path / "data", tmp_path / "killed", tmp_path / ".killed.unfinished"
     for n in range(8):
         # the last ones take long enough to be killed
@@ -68,7 +68,7 @@ def test_p01_a_killed_preparation_ends_as_an_uninterrupted_one(tmp_path, save_ni
 # P02
 
 
-def test_p02_a_disk_too_small_is_told_before_the_start(tmp_path, nifti_folder, monkeypatch, fewvox):
+def test_P02_a_disk_too_small_is_told_before_the_start(tmp_path, nifti_folder, monkeypatch, fewvox):
     data = nifti_folder(tmp_path / "data", 2)
     free = shutil.disk_usage(tmp_path)._replace(free=10)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
@@ -79,7 +79,7 @@ def test_p02_a_disk_too_small_is_told_before_the_start(tmp_path, nifti_folder, m
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
 
 
-def test_p02_a_store_that_cannot_be_written_is_not_there_and_is_completed_later(tmp_path, save_nifti, fewvox):
+def test_P02_a_store_that_cannot_be_written_is_not_there_and_is_completed_later(tmp_path, save_nifti, fewvox):
     for n in range(2):
         noise = np.random.default_rng(n).normal(size=(64, 64, 64)).astype(np.float32)
         save_nifti(tmp_path / f"data/{n}.nii", noise)
@@ -119,7 +119,7 @@ def fill(disk: Path, free: int) -> Path:
     return disk / "filler"
 
 
-def test_p02_a_disk_that_fills_up_is_told_with_what_is_needed(
+def test_P02_a_disk_that_fills_up_is_told_with_what_is_needed(
     tmp_path, save_nifti, small_disk, fewvox, monkeypatch
 ):
     for n in range(3):
@@ -152,7 +152,7 @@ def is_told(told: str, run: Path) -> bool:
     )
 
 
-def test_p02_a_checkpoint_on_a_full_disk_leaves_the_last_one_whole(tiny_store, tmp_path, monkeypatch, fewvox):
+def test_P02_a_checkpoint_on_a_full_disk_leaves_the_last_one_whole(tiny_store, tmp_path, monkeypatch, fewvox):
     run, saved = tmp_path / "run", checkpoint.save_file
 
     def full_at_the_second(tensors, path, metadata):
@@ -174,7 +174,7 @@ def test_p02_a_checkpoint_on_a_full_disk_leaves_the_last_one_whole(tiny_store, t
 
 
 @pytest.mark.parametrize("left", [10_000, 100_000])
-def test_p02_a_disk_that_fills_up_while_training_is_told(tiny_store, small_disk, monkeypatch, fewvox, left):
+def test_P02_a_disk_that_fills_up_while_training_is_told(tiny_store, small_disk, monkeypatch, fewvox, left):
     run, saved = small_disk / "run", checkpoint.save_file
 
     def fill_at_the_second(tensors, path, metadata):
@@ -204,7 +204,7 @@ def train(store: Path, out: Path) -> None:
     api.finetune(store, out, set=("steps=1", *SMALL))
 
 
-def test_p04_another_spacing_is_refused_by_preparation_and_training(prepared, tmp_path):
+def test_P04_another_spacing_is_refused_by_preparation_and_training(prepared, tmp_path):
     data, store = prepared
     before = contents(store)
     plan = load_mapping(store / "plan.yaml")
@@ -222,7 +222,7 @@ def test_p04_another_spacing_is_refused_by_preparation_and_training(prepared, tm
 
 
 @pytest.mark.parametrize("kind", ["images", "labels"])
-def test_p04_a_raw_file_that_was_overwritten_is_noticed(prepared, tmp_path, save_nifti, kind):
+def test_P04_a_raw_file_that_was_overwritten_is_noticed(prepared, tmp_path, save_nifti, kind):
     data, store = prepared
     train(store, tmp_path / "before")
     ramp = np.arange(12 * 16 * 14, dtype=np.float32).reshape(12, 16, 14)
