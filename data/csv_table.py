@@ -1,6 +1,7 @@
 """Tables that users write: CSV with a header line."""
 
 import csv
+import unicodedata
 from collections.abc import Collection
 from pathlib import Path
 
@@ -33,4 +34,5 @@ def read_rows(path: Path, columns: Collection[str]) -> list[dict[str, str]]:
             rule=f"The table has the columns {', '.join(columns)}",
             remedy=f"Give it the header line '{','.join(columns)}'",
         )
-    return [{name: (row[name] or "").strip() for name in columns} for row in rows]
+    # as cases are named, whichever program wrote the accents
+    return [{name: unicodedata.normalize("NFC", row[name] or "").strip() for name in columns} for row in rows]

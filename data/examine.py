@@ -11,7 +11,6 @@ from .cases import Case
 from .errors import UserError
 from .fingerprint import CaseFacts
 from .formats.alike import is_turned
-from .formats.files import open_volume
 from .geometry import differences
 from .hashing import ContentHash
 from .intensities import Intensity, IntensityMeter
@@ -21,19 +20,21 @@ from .reading import (
     Finite,
     ScanOptions,
     as_told,
-    label_choices,
     made_finite,
     nonfinite,
     not_finite,
     open_image,
     open_label,
     open_region,
+    open_stored_label,
 )
 from .slabs import Channel, parts
 from .sources import source_hash
 from .volume import OpenVolume
 
 NOT_ALONE = nullcontext()
+# no camera or scanner has that many for one slice alone; tifffile writes them where it is told no axes
+_MANY_CHANNELS = 4
 
 
 def examine(
@@ -49,7 +50,7 @@ def examine(
             measured = _measure(case, image, options)
     except UserError as error:
         return None, [Problem.from_error(case.id, error), *_unreadable_label(case, options)]
-    problems = _image_problems(case, measured, options)
+    problems = _image_problems(case, image, measured, options)
     label = _Label()
     if case.label is not None:
         label = _examine_label(case, case.label, image, options)
@@ -117,7 +118,7 @@ def _measure(case: Case, image: OpenVolume, options: ScanOptions) -> _Measured:
 
 def _check_replacement(case: Case, image: OpenVolume, options: ScanOptions) -> None:
     value, dtype = options.replace_nonfinite, image.array.dtype
-    if value is not None and dtype.kind == "f" and abs(value) > np.finfo(dtype).max:
+    if value is not None and dtype.kind == "f" and abs(value) > float(np.finfo(dtype).max):
         raise UserError(
             "--replace-nonfinite",
             found=f"{value:g}, for voxels of type {dtype} in {case.image}",
@@ -131,7 +132,7 @@ def _unreadable_label(case: Case, options: ScanOptions) -> list[Problem]:
     if case.label is None:
         return []
     try:
-        _count(case, open_volume(case.label, label_choices(options)), None, options)
+        _count(case, open_stored_label(case.label, options), None, options)
     except UserError as error:
         return [Problem.from_error(case.id, error)]
     return []
@@ -183,10 +184,14 @@ def correction(
     )
 
 
-def _image_problems(case: Case, measured: _Measured, options: ScanOptions) -> list[Problem]:
+def _image_problems(
+    case: Case, image: OpenVolume, measured: _Measured, options: ScanOptions
+) -> list[Problem]:
     problems = []
     if any(i.lowest == i.highest for i in measured.intensities):
         problems.append(_constant(case, measured.intensities))
+    if image.shape[0] == 1 and len(image.channels) > _MANY_CHANNELS:
+        problems.append(_flat(case, image))
     if measured.replaced:
         problems.append(
             Problem(
@@ -239,6 +244,17 @@ def _constant(case: Case, intensities: tuple[Intensity, ...]) -> Problem:
         found=f"every voxel of a channel is {values}",
         rule="An image shows something",
         remedy="Leave the case out if this is not meant",
+    )
+
+
+def _flat(case: Case, image: OpenVolume) -> Problem:
+    return Problem(
+        severity="warning",
+        case=case.id,
+        where=str(case.image),
+        found=f"a single slice of {len(image.channels)} channels",
+        rule="Slices that a file calls channels are no volume",
+        remedy="Name the axes with --axes ZYX if these are slices; nothing to do if they are channels",
     )
 
 

@@ -2,6 +2,7 @@
 
 import glob
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -36,7 +37,11 @@ class Folder:
 
     def by_id(self) -> tuple[dict[str, Path], list[Problem]]:
         """Its volumes by their path below `root` without suffix, and an error for each name met twice."""
-        ids = [strip_suffix(path.relative_to(self.root).as_posix()) for path in self.volumes]
+        # macOS writes an accent as a letter of its own: what looks alike is one name
+        names = [
+            unicodedata.normalize("NFC", path.relative_to(self.root).as_posix()) for path in self.volumes
+        ]
+        ids = [strip_suffix(name) for name in names]
         # on a file system that ignores case, `Case01` and `case01` would share a folder of the store
         twice = {folded for folded, n in Counter(case.casefold() for case in ids).items() if n > 1}
         problems = [
@@ -46,11 +51,17 @@ class Folder:
         ]
         return dict(zip(ids, self.volumes, strict=True)), problems
 
-    def unread(self) -> list[Problem]:
-        """A warning of the files that are no volume, where there are any."""
+    @property
+    def unread_kinds(self) -> str:
+        """How many files there are of each kind that is no volume: "3 x .png"."""
         headed = {path.with_suffix("") for path in self.volumes if path.suffix.lower() in _HEADERS}
         others = (path for path in self.others if path.with_suffix("") not in headed)
         kinds = Counter(path.suffix or path.name for path in others)
+        return ", ".join(f"{n} x {kind}" for kind, n in sorted(kinds.items()))
+
+    def unread(self) -> list[Problem]:
+        """A warning of the files that are no volume, where there are any."""
+        kinds = self.unread_kinds
         if not kinds:
             return []
         return [
@@ -58,7 +69,7 @@ class Folder:
                 severity="warning",
                 case="",
                 where=str(self.root),
-                found="not read: " + ", ".join(f"{n} x {kind}" for kind, n in sorted(kinds.items())),
+                found=f"not read: {kinds}",
                 rule=f"Volumes are {', '.join(SUFFIXES)}; links to folders are not followed",
                 remedy="Save them as one of these, if they are volumes",
             )
@@ -78,7 +89,7 @@ def look(where: str | Path, root: Path | None = None) -> Folder:
     if not found.volumes:
         raise DatasetError(
             where,
-            found="no volume found",
+            found="no volume found" + (f" (not read: {found.unread_kinds})" if found.others else ""),
             rule=f"Volumes are {', '.join(SUFFIXES)} files",
             remedy="Check the path, or give a glob in quotes such as 'scans/**/*.nii.gz'",
         )

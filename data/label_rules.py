@@ -39,7 +39,7 @@ def judge_labels(facts: Sequence[CaseFacts], options: ScanOptions) -> LabelRules
     found = sorted(set().union(*(f.label_voxels or {} for f in labelled)))
     if options.ignore == 0:
         rules = replace(rules, background=min(found, default=0))
-    problems = [*white, *_empty(labelled, rules.background)]
+    problems = [*white, *_ignored_nowhere(labelled, options), *_empty(labelled, rules.background)]
     if any(p.severity == "error" for p in problems):
         return replace(rules, problems=tuple(problems))
     if options.label_kind in ("instances", "overlapping"):
@@ -78,6 +78,21 @@ def _one_white(facts: Sequence[CaseFacts], options: ScanOptions) -> tuple[Sequen
         counts = {1 if value == _WHITE else value: n for value, n in f.label_voxels.items()}
         mended.append(replace(f, label_voxels=counts, corrections=(*f.corrections, problem.found)))
     return mended, problems
+
+
+def _ignored_nowhere(labelled: Sequence[CaseFacts], options: ScanOptions) -> list[Problem]:
+    if options.ignore is None or not labelled or any(f.annotated_share < 1 for f in labelled):
+        return []
+    return [
+        Problem(
+            severity="warning",
+            case="",
+            where="labels",
+            found=f"no voxel of the value {options.ignore}, which stands for unannotated",
+            rule="Every other value counts as annotated",
+            remedy="Correct --ignore-value, or nothing to do if everything was annotated",
+        )
+    ]
 
 
 def _as_two(
@@ -210,7 +225,7 @@ def _look_like_objects(labelled: Sequence[CaseFacts]) -> bool:
     highest = [v[-1] if v else 0 for v in values]
     if len(set().union(*values)) > _MANY_CLASSES:
         return True
-    consecutive = all(v == list(range(1, n + 1)) for v, n in zip(values, highest, strict=True))
+    consecutive = all(len(v) == n for v, n in zip(values, highest, strict=True))
     if consecutive and len(set(highest)) > 1 and max(highest) > _FEW_CLASSES:
         return True
     cases_with = Counter(value for of_case in values for value in of_case)

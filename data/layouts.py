@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .dataset_json import Description, Listed, read_description
-from .errors import DatasetError
+from .errors import DatasetError, UserError
 from .folders import Folder, look, walk
 from .formats.files import is_volume
 from .problems import Problem
@@ -88,6 +88,19 @@ def refuse_label_folders(images: Folder) -> None:
                     rule="Labels are in labels/ beside images/, or in the folder that --labels names",
                     remedy="Give it with --labels, or rename it if it holds images",
                 )
+
+
+def refuse_among_images(out: Path, data: str | Path) -> None:
+    """Raises UserError where results would lie among the images of a data set."""
+    path = Path(data)
+    images = path / "images" if (path / "images").is_dir() else path
+    if images.is_dir() and images.resolve() in [out.resolve(), *out.resolve().parents]:
+        raise UserError(
+            out,
+            found=f"a folder among the images in {images}",
+            rule="Results lie elsewhere, or the next scan would take them for images",
+            remedy="Choose another --out",
+        )
 
 
 def unread(layout: Layout, images: Folder, apart: list[Folder]) -> list[Problem]:

@@ -340,18 +340,21 @@ def check_disk(out: Path, needed: int) -> None:
 
 @contextmanager
 def _told_when_full(out: Path, needed: int) -> Iterator[None]:
-    """Tells a full disk from other failures; blosc2 does not."""
+    """Tells a full disk from other failures to write; blosc2 does not say which it met."""
     try:
         yield
     except (OSError, RuntimeError) as error:
-        free = shutil.disk_usage(out.parent).free
-        if getattr(error, "errno", None) != errno.ENOSPC and free > 2**20:
+        free, number = shutil.disk_usage(out.parent).free, getattr(error, "errno", None)
+        full = number in (errno.ENOSPC, errno.EDQUOT) or free < 2**20
+        if isinstance(error, OSError) and not full:
             raise
         raise StoreError(
             out,
-            found=f"no space left on its disk ({free / 2**20:.1f} MiB free)",
+            found=f"{'no space left on its disk' if full else f'it cannot be written to ({error})'}, "
+            f"{free / 2**20:.1f} MiB free",
             rule=f"The whole store takes up to {needed / 2**20:.0f} MiB",
-            remedy="Free some space and run the same command again: finished cases are kept",
+            remedy="Free some space, or ask for a larger quota, and run the same command again: "
+            "finished cases are kept",
         ) from error
 
 

@@ -86,13 +86,7 @@ def as_told(volume: OpenVolume, case: Case, options: ScanOptions) -> OpenVolume:
 
 def open_label(path: Path, image: OpenVolume, options: ScanOptions = AS_FOUND) -> OpenVolume:
     """The label in a file; where its geometry is to be disregarded, turned as its image is."""
-    choices = label_choices(options)
-    try:  # of several time points one is annotated, as often as not
-        label = open_volume(path, replace(choices, time=None))
-    except VolumeError:
-        if choices.time is None:
-            raise
-        label = open_volume(path, choices)
+    label = open_stored_label(path, options)
     return stored_alike(label, image) if options.accept_geometry else label
 
 
@@ -111,9 +105,25 @@ def open_region(case: Case, image: OpenVolume, options: ScanOptions) -> OpenVolu
     return stored_alike(region, image) if options.accept_geometry else region
 
 
-def label_choices(options: ScanOptions) -> ReadChoices:
-    """How labels are read: where classes overlap, each has a channel."""
-    return replace(options.label, fourth_is_channels=options.label_kind == "overlapping")
+def open_stored_label(path: Path, options: ScanOptions) -> OpenVolume:
+    """The label in a file as it is stored; where classes overlap, each has a channel."""
+    choices = replace(options.label, fourth_is_channels=options.label_kind == "overlapping")
+    try:
+        return _at_time(path, choices)
+    except VolumeError as error:
+        # the option that helps has another name for labels
+        remedy = error.remedy.replace("--axes", "--label-axes").replace("--dataset", "--label-dataset")
+        raise VolumeError(error.where, found=error.found, rule=error.rule, remedy=remedy) from error
+
+
+def _at_time(path: Path, choices: ReadChoices) -> OpenVolume:
+    """Of several time points one is annotated as often as not: its label has no time."""
+    try:
+        return open_volume(path, replace(choices, time=None))
+    except VolumeError:
+        if choices.time is None:
+            raise
+        return open_volume(path, choices)
 
 
 def class_numbers(case: Case, image: OpenVolume, table: LabelTable, options: ScanOptions) -> ClassNumbers:

@@ -15,6 +15,7 @@ from ..data import scan as scanning
 from ..data.atomic import new_folder, write_text
 from ..data.errors import UserError
 from ..data.labels import LabelKind
+from ..data.layouts import refuse_among_images
 from ..data.plan import BudgetName, Scheme
 from ..data.reading import ScanOptions
 from ..data.scan import Scan
@@ -122,6 +123,7 @@ def prepare(
     """
     check_one_source(plan, from_checkpoint, budget, normalisation)
     preparing.check_place(Path(out))
+    refuse_among_images(Path(out), data)
     options = scan_options(reading)
     kind, ignore = label_kind_of(plan, options.label_kind, options.ignore)
     options = replace(options, label_kind=kind, ignore=ignore)

@@ -149,6 +149,7 @@ class Bench:
                 spacing=config.spacing,
                 unit=config.unit,
                 label_kind=config.label_kind,
+                accept_geometry=config.accept_geometry,
             )
         bench = cls(config, out, Store.open(out / "store"))
         bench.check_test_cases()
@@ -447,6 +448,7 @@ class Bench:
             environment=runs.environment(),
             config=plain(config),
             runs=records,
+            accepted=tuple(r for r in self.store.records if r.startswith("accepted")),
             scores=scores,
             summaries=summarise(scores, records, arms, config.label_counts, config.confidence),
             differences=compare_arms(

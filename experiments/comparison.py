@@ -21,7 +21,7 @@ CONFIGS = Path(__file__).parent / "configs"
 # keys that name files or folders; in a YAML file they are relative to it
 _PATHS = ("data", "labels", "subjects", "test_data")
 # what the store of a comparison is made of
-_DATA = {"data", "labels", "subjects", "spacing", "unit", "label_kind", "budget"}
+_DATA = {"data", "labels", "subjects", "spacing", "unit", "label_kind", "accept_geometry", "budget"}
 # what may change between two calls for one folder
 _MAY_CHANGE = {"label_counts", "seeds", "baseline", "arms", "confidence", "pictures"}
 
@@ -53,10 +53,10 @@ class Arm:
 class ComparisonConfig:
     """What is compared, on which data.
 
-    `data`, `labels`, `subjects`, `spacing`, `unit`, `label_kind` and `budget` are as for `fewvox prepare`.
-    Test cases are `test` of its labelled volumes (chosen by `split_seed`), or all of `test_data`, a data set
-    of its own. Everything else is pretrained on, without labels. `finetune` holds settings of
-    FinetuneConfig that all arms share. `width` is that of the network, in all trainings.
+    `data`, `labels`, `subjects`, `spacing`, `unit`, `label_kind`, `accept_geometry` and `budget` are as for
+    `fewvox prepare`. Test cases are `test` of its labelled volumes (chosen by `split_seed`), or all of
+    `test_data`, a data set of its own. Everything else is pretrained on, without labels. `finetune` holds
+    settings of FinetuneConfig that all arms share. `width` is that of the network, in all trainings.
     """
 
     name: str
@@ -66,6 +66,7 @@ class ComparisonConfig:
     spacing: tuple[float, float, float] | None = None
     unit: str | None = None
     label_kind: LabelKind | None = None
+    accept_geometry: bool = False
     budget: BudgetName = "default"
     test: Annotated[int, Field(ge=0)] = 0
     test_data: str | None = None

@@ -1,12 +1,12 @@
 """What a user may say of the files, as every command takes it."""
 
 import inspect
-import math
 from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
+import numpy as np
 import typer
 
 from ..data.errors import UserError
@@ -62,13 +62,7 @@ def scan_options(told: Reading | LabelReading) -> ScanOptions:
     given: dict[str, Any] = {key: value for key, value in told.items() if value is not None}
     spacing, unit = given.pop("spacing", None), given.pop("unit", None)
     _check_spacing(spacing, unit)
-    if not math.isfinite(given.get("replace_nonfinite", 0.0)):
-        raise UserError(
-            "--replace-nonfinite",
-            found=f"{given['replace_nonfinite']}",
-            rule="What stands for voxels that are not finite is a finite number",
-            remedy="Give such as 0",
-        )
+    _check_replacement(given.get("replace_nonfinite"))
     table = given.pop("spacings", None)
     image = _choices(given, axes="axes", time="time", dataset="dataset")
     label = _choices(given, axes="label_axes", time="time", dataset="label_dataset")
@@ -88,6 +82,8 @@ def scan_options(told: Reading | LabelReading) -> ScanOptions:
 
 def _choices(given: Mapping[str, Any], **keys: str) -> ReadChoices:
     values = {name: given[key] for name, key in keys.items() if key in given}
+    if "axes" in values:
+        values["axes"] = values["axes"].upper()
     return checked(ReadChoices(**values), "how files are read")
 
 
@@ -105,6 +101,16 @@ def _check_spacing(spacing: Triple | None, unit: str | None) -> None:
             found=f"{spacing}",
             rule="A spacing is three lengths above 0",
             remedy="Give such as --spacing 0.5,0.1,0.1 --unit um",
+        )
+
+
+def _check_replacement(value: float | None) -> None:
+    if value is not None and not abs(value) <= float(np.finfo(np.float32).max):
+        raise UserError(
+            f"--replace-nonfinite {value}",
+            found="no finite number, or one beyond float32",
+            rule="Every voxel of an image is a finite number",
+            remedy="Give such a number, as --replace-nonfinite 0",
         )
 
 

@@ -117,6 +117,7 @@ class Results:
     """All that a comparison found; `version` is raised when a field changes its meaning.
 
     `leak_check` says in words what was checked and found. `environment` holds versions and machine.
+    `accepted` tells what of the data was taken as it is though it was found wrong.
     """
 
     version: Literal[1] = 1
@@ -138,6 +139,7 @@ class Results:
     scores: tuple[Score, ...]
     summaries: tuple[ArmSummary, ...]
     differences: tuple[Difference, ...]
+    accepted: tuple[str, ...] = ()
 
 
 def write_results(results: Results, folder: Path) -> None:

@@ -12,6 +12,7 @@ from ..data.errors import UserError
 from ..data.formats.files import mask_suffix
 from ..data.hashing import content_hash, file_hash, settings_hash
 from ..data.labels import LabelTable
+from ..data.layouts import refuse_among_images
 from ..data.problems import Problem
 from ..data.reading import ScanOptions, read_image, refuse_unknown
 from ..data.settings import plain, read_json, settings
@@ -94,7 +95,7 @@ def predict(
     predictor = Predictor(network=checkpoint.network().to(choose_device(device)), plan=checkpoint.info.plan)
     cases = _chosen(find_images(data, checkpoint.info.plan.preprocessing.channels), only, data)
     refuse_unknown(options, cases)
-    _check_place(out, Path(data))
+    refuse_among_images(out, data)
     if probabilities:
         _refuse_names_of_maps(cases, out)
     manifest = _manifest(out, checkpoint)
@@ -135,17 +136,6 @@ def read_manifest(folder: Path) -> Manifest | None:
     """What `predict` wrote beside the masks in a folder; None where it did not."""
     path = folder / MANIFEST
     return read_json(path, Manifest) if path.is_file() else None
-
-
-def _check_place(out: Path, data: Path) -> None:
-    images = data / "images" if (data / "images").is_dir() else data
-    if images.is_dir() and images.resolve() in [out.resolve(), *out.resolve().parents]:
-        raise UserError(
-            out,
-            found=f"a folder among the images in {images}",
-            rule="Masks lie elsewhere, or the next scan would take them for images",
-            remedy="Choose another --out",
-        )
 
 
 def _refuse_names_of_maps(cases: list[Case], out: Path) -> None:

@@ -10,6 +10,8 @@ A folder appears whole by renaming, the index is replaced in one step, and only 
 import json
 import pickle
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -142,8 +144,8 @@ def save(
     if folder.exists() and name not in (index.get("last"), index.get("best")):
         shutil.rmtree(folder)  # a killed run wrote it but did not reach the index
     if not folder.exists():
-        with new_folder(folder) as partial:
-            tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+        tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+        with _told_when_full(run, tensors), new_folder(folder) as partial:
             save_file(tensors, str(partial / WEIGHTS), {_KEY: json.dumps(plain(info))})
             torch.save(state, partial / STATE)
     index["last"] = name
@@ -153,6 +155,23 @@ def save(
     for other in (run / "checkpoints").glob("step_*"):
         if other.name not in (index["last"], index.get("best")):
             shutil.rmtree(other)
+
+
+@contextmanager
+def _told_when_full(run: Path, tensors: dict[str, Tensor]) -> Iterator[None]:
+    """Tells in words that a checkpoint cannot be written; safetensors and torch hardly do."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        weights = sum(tensor.nbytes for tensor in tensors.values())
+        raise CheckpointError(
+            run / "checkpoints",
+            found=f"a checkpoint cannot be written ({error}), "
+            f"{shutil.disk_usage(run).free / 2**20:.1f} MiB free on the disk",
+            # weights, and the two moments of each beside them
+            rule=f"It takes up to {3 * weights / 2**20:.1f} MiB",
+            remedy="Free some space and continue with --resume: the checkpoint before is whole",
+        ) from error
 
 
 def load_state(run: Path) -> dict[str, Any]:

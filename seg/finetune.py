@@ -115,7 +115,7 @@ def finetune(
         if run.has_checkpoint(out):
             run.check_same_data(out, load(out, "last").info, info)
     else:
-        run.start(out, config, plan, ids, report)
+        run.start(out, config, plan, ids, report, store.records)
     if report is not None:
         say("\n".join(report.lines()))
     task = Supervised(network.to(choose_device(config.device)), kind_of(plan))

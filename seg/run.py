@@ -1,6 +1,7 @@
 """The folder of one training: everything it was given and everything it made.
 
 RUN/config.yaml plan.yaml split.json environment.json   what it was given, resolved
+RUN/data.json                                           what was corrected or accepted in the data, if any
 RUN/transfer.json                                       what was loaded from a checkpoint, if any
 RUN/metrics.jsonl tensorboard/                          what it measured
 RUN/checkpoints/                                        see checkpoint.py
@@ -9,6 +10,7 @@ RUN/README.md                                           the model card, written 
 
 import json
 import platform
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,8 +24,8 @@ from ..data.settings import load_mapping, plain, write_yaml
 from .checkpoint import CheckpointInfo, read_index
 from .transfer import TransferReport
 
-CONFIG, TRANSFER = "config.yaml", "transfer.json"
-_BEFORE_CONFIG = {"plan.yaml", "split.json", "environment.json", TRANSFER}
+CONFIG, TRANSFER, DATA = "config.yaml", "transfer.json", "data.json"
+_BEFORE_CONFIG = {"plan.yaml", "split.json", "environment.json", TRANSFER, DATA}
 
 
 class RunError(UserError):
@@ -31,9 +33,17 @@ class RunError(UserError):
 
 
 def start(
-    path: Path, config: Any, plan: Plan, split: dict[str, list[str]], report: TransferReport | None = None
+    path: Path,
+    config: Any,
+    plan: Plan,
+    split: dict[str, list[str]],
+    report: TransferReport | None = None,
+    records: Sequence[str] = (),
 ) -> None:
-    """Makes a run folder and writes what the run is given; raises RunError when a run is there already."""
+    """Makes a run folder and writes what the run is given; raises RunError when a run is there already.
+
+    `records` are those of the store: what was corrected or accepted in its data.
+    """
     # without config.yaml the run never began: what a killed start left is written anew
     if path.exists() and {p.name for p in path.iterdir() if not p.name.startswith(".")} - _BEFORE_CONFIG:
         raise RunError(
@@ -47,6 +57,8 @@ def start(
     write_text(path / "split.json", json.dumps(split, indent=1))
     if report is not None:
         write_text(path / TRANSFER, json.dumps(plain(report), indent=1))
+    if records:
+        write_text(path / DATA, json.dumps(list(records), indent=1))
     write_text(path / "environment.json", json.dumps(environment(), indent=1))
     # written last: a folder with it can be resumed
     write_yaml(path / CONFIG, config, "The resolved configuration of this run.")

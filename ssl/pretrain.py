@@ -114,9 +114,10 @@ def pretrain(
         if run.has_checkpoint(out):
             run.check_same_data(out, load(out, "last").info, info)
     else:
-        run.start(out, config, plan, ids)
+        run.start(out, config, plan, ids, records=store.records)
     task = method.to(choose_device(config.device))
     say(f"{config.method} on {len(cases)} volumes; its loss reaches {', '.join(info.trained)}")
+    say(sampler.padding())
     say(estimate(task, method.network, first, config, views=registered.method.views.count).line())
     scores = train(
         task,

@@ -93,6 +93,12 @@ def draw_boxes(
     return (first, second) if order[0] == 0 else (second, first)
 
 
+def padded_share(extent: Shape, patch: Shape, config: SmartPatchConfig) -> float:
+    """Share of a view that lies outside a volume of `extent`, before it is turned; at the middle zoom."""
+    size = np.array(patch) * np.sqrt(np.prod(config.zoom))
+    return 1 - float(np.minimum(1, extent / size).prod())
+
+
 def _place(extent: Shape, size: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     slack = extent - size
     return rng.uniform(np.minimum(slack, 0), np.maximum(slack, 0))

@@ -15,7 +15,7 @@ from ..data.settings import settings
 from ..data.store import Store
 from ..data.volume import Shape
 from .method import Views, ViewSpec
-from .smartpatch import Box, SmartPatchConfig, draw_boxes
+from .smartpatch import Box, SmartPatchConfig, draw_boxes, padded_share
 
 
 @settings
@@ -102,6 +102,17 @@ class ViewSampler:
             views.append(images)
         # another one for the method, or its draws would go along with those of the views
         return Views(views=tuple(views), cases=tuple(cases), seed=step_seed(seed, 0))
+
+    def padding(self) -> str:
+        """What share of the views lies outside their volumes, in words; and of which volumes most does."""
+        extents = {case: self.store.cases[case].shape for case in self.cases}
+        shares = {case: padded_share(n, self.patch, self.config.boxes) for case, n in extents.items()}
+        told = f"{sum(shares.values()) / len(shares):.0%} of the views lies outside their volumes"
+        mostly = [case for case, share in shares.items() if share > 0.5]
+        if not mostly:
+            return told
+        listed = ", ".join(mostly[:5]) + (f" and {len(mostly) - 5} more" if len(mostly) > 5 else "")
+        return f"warning: {told}, and most of those of {listed}: set a smaller patch"
 
     def _maps(self, count: int, generator: torch.Generator) -> Tensor:
         if self.config.spatial is None:

@@ -17,6 +17,7 @@ from . import figures
 HERE = Path(__file__).parent
 # below this many test cases nothing was measured of how often the intervals hold the truth
 _FEW_CASES = 6
+_MAX_ACCEPTED = 5
 # a longer table of runs is folded, and the failed ones stand before it
 _MAX_OPEN_ROWS = 40
 NOTHING = "\N{EN DASH}"
@@ -199,6 +200,9 @@ def cautions(results: Results) -> list[str]:
         if len(steps) > 1:
             listed = ", ".join(map(str, sorted(steps)))
             found.append(f"With {_volumes(labels)} not all runs took equally many steps: {listed}")
+    found += [f"In the data, {record.removesuffix('.')}" for record in results.accepted[:_MAX_ACCEPTED]]
+    if len(results.accepted) > _MAX_ACCEPTED:
+        found.append(f"{len(results.accepted) - _MAX_ACCEPTED} more such in the data; store.json lists them")
     chance = 1 - results.confidence
     if len(results.differences) > 2 and chance > 0:
         found.append(

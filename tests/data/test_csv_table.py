@@ -14,3 +14,8 @@ def test_a_table_in_another_encoding_is_refused(tmp_path):
     (tmp_path / "t.csv").write_bytes("a,b\nmüller,1\n".encode("latin-1"))
     with pytest.raises(DatasetError, match="UTF-8"):
         read_rows(tmp_path / "t.csv", ("a", "b"))
+
+
+def test_names_are_written_as_those_of_cases(tmp_path):
+    (tmp_path / "a.csv").write_text("case\ngro\u0308\u00dfe\n", encoding="utf-8")
+    assert read_rows(tmp_path / "a.csv", ["case"]) == [{"case": "gr\u00f6\u00dfe"}]

@@ -87,3 +87,8 @@ def test_a_folder_that_cannot_be_read_is_not_passed_over(lay, monkeypatch):
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(DatasetError, match="locked: the folder cannot be read"):
         walk(root)
+
+
+def test_files_that_are_no_volume_are_told_where_there_is_nothing_else(lay):
+    with pytest.raises(DatasetError, match=r"no volume found \(not read: 2 x \.png\)"):
+        find_cases(lay("a.png", "b.png", "notes.txt"))

@@ -132,3 +132,10 @@ def test_labels_are_found_under_the_ids_that_they_fit(lay):
     assert set(find_labels(root)) == {"a_seg", "b_seg"}
     assert set(find_labels(root, ids=["a"])) == {"a", "b"}
     assert set(find_labels(root, ids=["a_seg"])) == {"a_seg", "b_seg"}
+
+
+def test_an_accent_may_be_a_letter_of_its_own(lay):
+    """As macOS writes names; the two look alike."""
+    composed, parted = "gr\u00f6\u00dfe", "gro\u0308\u00dfe"
+    (case,) = find_cases(lay(f"images/{composed}.tif", f"labels/{parted}.tif")).cases
+    assert (case.id, case.label.name) == (composed, f"{parted}.tif")

@@ -7,6 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from fewvox.data.agreement import disagreements
+from fewvox.data.formats.choices import ReadChoices
 from fewvox.data.reading import open_image, open_label
 from fewvox.data.scan import ScanOptions, scan
 
@@ -327,3 +328,43 @@ def test_a_table_of_spacings_stands_above_image_and_label(tmp_path, nifti_folder
     found = scan(nifti_folder(tmp_path, 1), options=ScanOptions(spacings=table))
     assert found.problems == ()
     assert (found.fingerprint.spacing, found.fingerprint.unit) == table["c00"]
+
+
+def test_objects_of_huge_numbers_are_judged_at_once(tmp_path, save_nifti):
+    """Their numbers were once counted up to, in memory."""
+    for case in range(2):
+        save_nifti(tmp_path / f"images/{case}.nii", voxels(case))
+        label = mask(1).astype(np.int64) * (2**40 + case)
+        (tmp_path / "labels").mkdir(exist_ok=True)
+        nib.save(
+            nib.Nifti1Image(label.T, np.diag((1, 1, 2, 1.0)), dtype=np.int64), tmp_path / f"labels/{case}.nii"
+        )
+    (corrected,) = scan(tmp_path).problems
+    assert corrected.found == f"the values 0, {2**40}, {2**40 + 1}"
+
+
+def test_a_value_for_unannotated_that_occurs_nowhere_is_told(tmp_path, save_tiff):
+    root = labelled(tmp_path, save_tiff, mask(1, 9), mask(1))
+    assert scan(root, options=ScanOptions(ignore=9)).warnings == ()
+    (warning,) = scan(root, options=ScanOptions(ignore=8, label_kind="instances")).warnings
+    assert warning.found == "no voxel of the value 8, which stands for unannotated"
+
+
+def test_advice_on_a_label_names_the_options_of_labels(tmp_path, save_nifti):
+    for kind in ("images", "labels"):
+        save_nifti(tmp_path / kind / "a.nii", np.ones((2, *SHAPE), np.uint8))
+    image, label = scan(tmp_path).errors
+    assert "--axes XYZC" in image.remedy
+    assert "--label-axes XYZC" in label.remedy
+    assert "--axes" not in label.remedy
+
+
+def test_slices_that_a_file_calls_channels_are_a_warning(tmp_path, save_tiff):
+    save_tiff(tmp_path / "a.tif", voxels(0, (9, 1, 6, 5)))
+    (warning,) = scan(tmp_path).problems
+    assert (warning.severity, warning.found) == ("warning", "a single slice of 9 channels")
+    assert scan(tmp_path, options=ScanOptions(image=ReadChoices(axes="ZYX"))).fingerprint.median_shape == (
+        9,
+        6,
+        5,
+    )

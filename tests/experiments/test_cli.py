@@ -359,3 +359,10 @@ def test_the_demo_does_not_write_over_a_folder(typed, tmp_path):
     status, told = typed("demo", "--fast", "--out", tmp_path)
     assert (status, "The demo makes a new folder" in told) == (1, True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_is_not_made_among_the_images(volumes):
+    before = sorted(volumes.rglob("*"))
+    with pytest.raises(UserError, match="a folder among the images"):
+        api.prepare(volumes, volumes / "images" / "store")
+    assert sorted(volumes.rglob("*")) == before

@@ -463,3 +463,10 @@ def test_an_interrupted_write_leaves_the_old_report(results, page, tmp_path, mon
     with pytest.raises(ZeroDivisionError):
         write_report(results, [], tmp_path / "report.html")
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == old
+
+
+def test_what_was_accepted_in_the_data_is_told(results):
+    assert not [text for text in cautions(results) if "In the data" in text]
+    told = cautions(replace(results, accepted=tuple(f"accepted: label {n}." for n in range(7))))
+    assert "In the data, accepted: label 0" in told
+    assert "2 more such in the data; store.json lists them" in told

@@ -15,7 +15,7 @@ from fewvox.data.labels import LabelTable
 from fewvox.seg import checkpoint
 from fewvox.seg.checkpoint import CheckpointError
 from fewvox.seg.networks.registry import build
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 WEIGHTS = "weights.safetensors"
@@ -246,3 +246,20 @@ def test_an_old_checkpoint_goes_only_after_the_index_points_to_the_new(save, mon
     with pytest.raises(KeyboardInterrupt):
         save(2)
     assert step_folders(run) == ["step_000001", "step_000002"]
+
+
+@pytest.mark.parametrize(
+    "error", [OSError("No space left"), RuntimeError("writing failed"), SafetensorError("I/O error")]
+)
+def test_a_save_without_space_is_told_and_leaves_the_checkpoint_before(save, monkeypatch, error):
+    run = save(1, 0.5)
+
+    def fail(*args):
+        raise error
+
+    monkeypatch.setattr(checkpoint, "save_file", fail)
+    with pytest.raises(
+        CheckpointError, match=rf"cannot be written \({error}\).*MiB free on the disk.*takes up to"
+    ):
+        save(2, 0.9)
+    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["index.json", "step_000001"]

@@ -79,3 +79,10 @@ def test_a_run_killed_at_its_very_start_can_be_started_again(tmp_path, make_plan
         run.start(tmp_path / "run", CONFIG, make_plan(), SPLIT)
     monkeypatch.undo()
     run.start(tmp_path / "run", CONFIG, make_plan(), SPLIT)
+
+
+def test_what_was_accepted_in_the_data_stands_in_the_run(tmp_path, make_plan):
+    run.start(tmp_path / "run", CONFIG, make_plan(), SPLIT, records=("accepted: a",))
+    assert json.loads((tmp_path / "run/data.json").read_text()) == ["accepted: a"]
+    run.start(tmp_path / "none", CONFIG, make_plan(), SPLIT)
+    assert not (tmp_path / "none/data.json").exists()

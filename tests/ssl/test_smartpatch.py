@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from fewvox.data.settings import SettingsError, parse
-from fewvox.ssl.smartpatch import Box, Ramp, SmartPatchConfig, draw_boxes
+from fewvox.ssl.smartpatch import Box, Ramp, SmartPatchConfig, draw_boxes, padded_share
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
@@ -176,3 +176,12 @@ def test_an_overlap_is_a_share_of_the_smaller_box(start, share):
 def test_sizes_and_shares_beyond_their_limits_are_refused(values, message):
     with pytest.raises(SettingsError, match=message):
         parse(SmartPatchConfig, values, "boxes")
+
+
+@pytest.mark.parametrize(
+    ("extent", "share"), [((8, 8, 8), 0.0), ((9, 20, 30), 0.0), ((4, 8, 8), 0.5), ((2, 4, 9), 0.875)]
+)
+def test_what_is_beyond_the_volume_is_padding(extent, share):
+    assert padded_share(extent, (8, 8, 8), PATCH_SIZED) == share
+    halved = replace(PATCH_SIZED, zoom=(0.5, 0.5))
+    assert padded_share(extent, (16, 16, 16), halved) == pytest.approx(share)
