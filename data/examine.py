@@ -24,6 +24,7 @@ from .reading import (
     not_finite,
     open_image,
     open_label,
+    open_region,
 )
 from .slabs import slabs
 from .sources import source_hash
@@ -56,6 +57,7 @@ def examine(case: Case, options: ScanOptions) -> tuple[CaseFacts | None, list[Pr
         dtype=str(image.array.dtype),
         intensities=measured.intensities,
         label_voxels=None if label.counts is None else label.counts.voxels,
+        annotated_voxels=0 if label.counts is None else label.counts.annotated,
         label_dtype=label.dtype,
         label_channels=label.channels,
         image_hash=source_hash(case.images),
@@ -111,20 +113,20 @@ def _unreadable_label(case: Case, options: ScanOptions) -> list[Problem]:
     if case.label is None:
         return []
     try:
-        _count(case, open_volume(case.label, label_choices(options)), options)
+        region = None if case.region is None else open_volume(case.region)
+        _count(case, open_volume(case.label, label_choices(options)), region, options)
     except UserError as error:
         return [Problem.from_error(case.id, error)]
     return []
 
 
-def _count(case: Case, label: OpenVolume, options: ScanOptions) -> LabelCounts:
+def _count(case: Case, label: OpenVolume, region: OpenVolume | None, options: ScanOptions) -> LabelCounts:
     values = label_voxels(label, case.label, options.label_kind, options.ignore)
-    region = None if case.region is None else open_volume(case.region)
-    if region is not None and region.shape != label.shape:
+    if region is not None and region.array.shape != (1, *label.shape):
         raise UserError(
             case.region,
-            found=f"shape (z, y, x) {region.shape}, but {label.shape} in {case.label}",
-            rule="The mask of what was annotated has the shape of its label",
+            found=f"shape (c, z, y, x) {region.array.shape}, but {(1, *label.shape)} in {case.label}",
+            rule="The mask of what was annotated has one channel and the shape of its label",
             remedy="Export it again from the image it was drawn on",
         )
     return count_labels(values, region and region.array, options.label_kind)
@@ -134,8 +136,11 @@ def _examine_label(case: Case, path: Path, image: OpenVolume, options: ScanOptio
     problems: list[Problem] = []
     try:
         label = open_label(path, image, options)
-        problems += _mismatches(case, image, label, options)
-        counts = _count(case, label, options)
+        problems += _mismatches(case, path, image, label, options)
+        region = None if case.region is None else open_region(case.region, image, options)
+        if case.region is not None and region is not None and region.shape == label.shape:
+            problems += _mismatches(case, case.region, image, region, options)
+        counts = _count(case, label, region, options)
     except UserError as error:
         return _Label(problems=(*problems, Problem.from_error(case.id, error)))
     problems += _label_corrections(case, label, counts, options)
@@ -225,27 +230,31 @@ def _constant(case: Case, intensities: tuple[Intensity, ...]) -> Problem:
     )
 
 
-def _mismatches(case: Case, image: OpenVolume, label: OpenVolume, options: ScanOptions) -> list[Problem]:
-    """Where label and image are not the same piece of space; all differing fields, not only the first."""
+def _mismatches(
+    case: Case, path: Path, image: OpenVolume, label: OpenVolume, options: ScanOptions
+) -> list[Problem]:
+    """Where a label, or its region, and the image are not the same piece of space; all differing fields."""
 
     def problem(field: str, of_label: object, of_image: object, severity: Severity = "error") -> Problem:
         return Problem(
             severity=severity,
             case=case.id,
-            where=str(case.label),
+            where=str(path),
             found=f"{field} {of_label}, but {of_image} in {case.image}",
             rule=f"A label has the {field} of its image",
-            remedy="Export the label again from the image it was drawn on"
+            remedy="Export it again from the image it was drawn on"
             + ("" if field.startswith("shape") else ", or say --accept-geometry to take it voxel by voxel"),
         )
 
-    if label.shape != image.shape:
-        return [problem("shape (z, y, x)", label.shape, image.shape)]
     label = label.in_unit(image.unit)
-    if image.spacing is None or label.spacing is None:  # masks are often saved without any
-        return []
     severity: Severity = "accepted" if options.accept_geometry else "error"
     found = []
+    if label.orientation != image.orientation and (is_turned(label) or is_turned(image)):
+        found.append(problem("orientation", _oriented(label), _oriented(image), severity))
+    if label.shape != image.shape:
+        return [*found, problem("shape (z, y, x)", label.shape, image.shape)]
+    if image.spacing is None or label.spacing is None:  # masks are often saved without any
+        return found
     if not np.allclose(label.spacing, image.spacing, rtol=_SPACING_TOLERANCE):
         found.append(problem("spacing (z, y, x)", short(label.spacing), short(image.spacing), severity))
     if np.abs(np.subtract(label.origin, image.origin)).max() > 0.1 * min(image.spacing):
@@ -253,6 +262,10 @@ def _mismatches(case: Case, image: OpenVolume, label: OpenVolume, options: ScanO
     if np.abs(np.subtract(label.direction, image.direction)).max() > _SPACING_TOLERANCE:
         found.append(problem("direction", label.direction, image.direction, severity))
     return found
+
+
+def _oriented(volume: OpenVolume) -> str:
+    return "unknown" if volume.orientation == "stored" else "known, and turned to RAS"
 
 
 def short(vector: Triple) -> str:

@@ -18,9 +18,9 @@ class CaseFacts:
     """What the scan read of one case. Hashes are SHA-256: of the files' bytes and of the voxel values.
 
     `turned` is whether axes of the file were turned to RAS. `label_voxels` counts the annotated voxels of
-    each label value (of overlapping classes: those of channel i - 1 as value i, and those of no class as 0).
-    `label_remap` holds values of this label that stand for others. `corrections` tells what is mended when
-    the case is prepared.
+    each label value (of overlapping classes: those of channel i - 1 as value i, and those of no class as 0),
+    `annotated_voxels` all of them: where classes overlap, a voxel has several values. `label_remap` holds
+    values of this label that stand for others. `corrections` tells what is mended when the case is prepared.
     """
 
     id: str
@@ -34,6 +34,7 @@ class CaseFacts:
     dtype: str
     intensities: tuple[Intensity, ...]
     label_voxels: dict[int, int] | None
+    annotated_voxels: int = 0
     image_hash: str
     label_hash: str | None
     content_hash: str
@@ -47,12 +48,7 @@ class CaseFacts:
     @property
     def annotated_share(self) -> float:
         """The share of voxels that somebody annotated; 0 without a label."""
-        return sum((self.label_voxels or {}).values()) / math.prod(self.shape)
-
-    @property
-    def foreground_voxels(self) -> int:
-        """Voxels with a label above 0."""
-        return sum(n for value, n in (self.label_voxels or {}).items() if value > 0)
+        return self.annotated_voxels / math.prod(self.shape)
 
     def voxels_of(self, value: int) -> int:
         """How many voxels have a label value; 0 without a label."""

@@ -1,6 +1,7 @@
 """Grey values of a channel, measured piece by piece."""
 
 import math
+from itertools import count
 
 import numpy as np
 
@@ -28,11 +29,13 @@ class Intensity:
 class IntensityMeter:
     """Measures the grey values of a channel of `voxels` voxels, added in their order.
 
-    Percentiles are those of every n-th voxel in volumes of more than four million, whatever the pieces.
+    Percentiles are those of every n-th voxel in volumes of more than four million, whatever the pieces. n has
+    no divisor in common with any extent: every 2048th of 2048^3 voxels would be those of one border.
     """
 
     def __init__(self, voxels: int) -> None:
-        self._step = max(1, math.ceil(voxels / _SAMPLE))
+        least = max(1, math.ceil(voxels / _SAMPLE))
+        self._step = next(n for n in count(least) if math.gcd(n, voxels) == 1)
         self._seen, self._mean, self._squares = 0, 0.0, 0.0
         self._lowest, self._highest = math.inf, -math.inf
         self._sample: list[np.ndarray] = []
@@ -53,7 +56,9 @@ class IntensityMeter:
 
     def result(self) -> Intensity:
         """What was measured."""
-        low, middle, high = np.percentile(np.concatenate(self._sample), (0.5, 50, 99.5))
+        # numpy takes differences in the type of the voxels, where they may overflow
+        sample = np.concatenate(self._sample).astype(np.float64)
+        low, middle, high = np.percentile(sample, (0.5, 50, 99.5))
         return Intensity(
             lowest=self._lowest,
             percentile_0_5=float(low),

@@ -34,25 +34,33 @@ def judge_labels(facts: Sequence[CaseFacts], options: ScanOptions) -> LabelRules
     rules = LabelRules(facts=tuple(facts), kind=kind or "classes", problems=tuple(problems))
     if not labelled:
         return rules
-    problems += _empty(labelled)
+    found = _values(labelled, options)
+    problems += _empty(labelled, found[0])
     if any(p.severity == "error" for p in problems):
         return replace(rules, problems=tuple(problems))
-    found = sorted(set().union(*(f.label_voxels or {} for f in labelled)))
     if kind == "overlapping":
-        problems += _odd_channel_counts(labelled)
-    if kind == "instances" and options.ignore == 0:
-        rules = replace(rules, background=min(found))
+        problems += [*_odd_channel_counts(labelled), *_too_many_channels(labelled, options)]
+    if kind == "instances":
+        rules = replace(rules, background=found[0])
     if kind in ("instances", "overlapping"):
         return replace(rules, problems=tuple(problems))
     if options.classes == 2 and len(found) > 2:
         return _as_two(rules, labelled, problems, options)
-    if options.classes is not None and len({0, *found}) > options.classes:
-        problems += _too_many(labelled, options.classes)
+    if options.classes is not None and len(found) > options.classes:
+        problems += _too_many(labelled, found, options.classes)
     elif kind is None and options.classes is None and _look_like_objects(labelled):
         problems.append(_objects(labelled))
     else:
         problems += [*_rare_values(labelled), *_gaps(found, options), *_too_few(found, options)]
     return replace(rules, problems=tuple(problems))
+
+
+def _values(labelled: Sequence[CaseFacts], options: ScanOptions) -> list[int]:
+    """The values that are classes, background first: 0, or the lowest other one where 0 is unannotated."""
+    values = {0}.union(*(f.label_voxels or {} for f in labelled))
+    if options.label_kind == "overlapping":  # numbers of channels
+        return sorted(values)
+    return sorted(values - {options.ignore}) or [1]
 
 
 def _one_white(facts: Sequence[CaseFacts], options: ScanOptions) -> tuple[Sequence[CaseFacts], list[Problem]]:
@@ -90,15 +98,13 @@ def _as_two(
     rules: LabelRules, labelled: Sequence[CaseFacts], problems: list[Problem], options: ScanOptions
 ) -> LabelRules:
     """Two classes are expected and more values found: the commonest is background, the rest foreground."""
-    counts: Counter[int] = Counter()
-    for f in labelled:
-        counts.update(f.label_voxels or {})
+    counts = _voxels(labelled)
     background = counts.most_common(1)[0][0]
     problem = correction(
         "labels",
         "",
         options,
-        found=f"{len(counts)} values where two classes are expected",
+        found=f"the values {_told(sorted(counts))} where two classes are expected",
         rule="Two classes are background and foreground",
         done=f"{background}, the commonest, is background, and all other values are foreground",
     )
@@ -110,35 +116,43 @@ def _as_two(
     )
 
 
-def _gaps(found: Sequence[int], options: ScanOptions) -> list[Problem]:
-    values = sorted({0, *found} - {options.ignore})
+def _voxels(labelled: Sequence[CaseFacts]) -> Counter[int]:
+    counts: Counter[int] = Counter()
+    for f in labelled:
+        counts.update(f.label_voxels or {})
+    return counts
+
+
+def _told(values: Sequence[int]) -> str:
+    return ", ".join(map(str, values[:12])) + (", ..." if len(values) > 12 else "")
+
+
+def _gaps(values: Sequence[int], options: ScanOptions) -> list[Problem]:
     first = values[0]
     if values == list(range(first, first + len(values))):
         return []
-    told = ", ".join(map(str, values[:12])) + (", ..." if len(values) > 12 else "")
     return [
         correction(
             "labels",
             "",
             options,
-            found=f"the values {told}",
+            found=f"the values {_told(values)}",
             rule="Classes are numbered without gaps",
             done=f"they are learned as 0 to {len(values) - 1}, and masks are written with these values again",
         )
     ]
 
 
-def _too_many(labelled: Sequence[CaseFacts], expected: int) -> list[Problem]:
-    counts: Counter[int] = Counter()
-    for f in labelled:
-        counts.update(f.label_voxels or {})
-    kept = {value for value, _ in sorted(counts.items(), key=lambda item: -item[1])[:expected]}
+def _too_many(labelled: Sequence[CaseFacts], values: Sequence[int], expected: int) -> list[Problem]:
+    background, *others = values
+    counts = _voxels(labelled)
+    kept = {background, *sorted(others, key=lambda value: -counts[value])[: expected - 1]}
     return [
         Problem(
             severity="error",
             case=f.id,
             where=f.id,
-            found=f"the label value {value} ({n} voxels), one of {len({0, *counts})} in the data set",
+            found=f"the label value {value} ({n} voxels), one of {len(values)} in the data set",
             rule=f"{expected} classes are expected, background included",
             remedy="Correct these voxels, or expect more --classes",
         )
@@ -148,15 +162,15 @@ def _too_many(labelled: Sequence[CaseFacts], expected: int) -> list[Problem]:
     ]
 
 
-def _too_few(found: Sequence[int], options: ScanOptions) -> list[Problem]:
-    if options.classes is None or len({0, *found}) >= options.classes:
+def _too_few(values: Sequence[int], options: ScanOptions) -> list[Problem]:
+    if options.classes is None or len(values) >= options.classes:
         return []
     return [
         Problem(
             severity="warning",
             case="",
             where="labels",
-            found=f"{len({0, *found})} values ({', '.join(map(str, sorted({0, *found})))})",
+            found=f"{len(values)} values ({_told(values)})",
             rule=f"{options.classes} classes are expected, background included",
             remedy="Nothing to do if the others are rare; a network does not learn them from these labels",
         )
@@ -179,8 +193,25 @@ def _odd_channel_counts(labelled: Sequence[CaseFacts]) -> list[Problem]:
     ]
 
 
-def _empty(labelled: Sequence[CaseFacts]) -> list[Problem]:
-    empty = [f for f in labelled if f.foreground_voxels == 0]
+def _too_many_channels(labelled: Sequence[CaseFacts], options: ScanOptions) -> list[Problem]:
+    if options.classes is None:
+        return []
+    return [
+        Problem(
+            severity="error",
+            case=f.id,
+            where=f.id,
+            found=f"a label of {f.label_channels} channels, one for each class but the background",
+            rule=f"{options.classes} classes are expected, background included",
+            remedy="Leave out channels, or expect more --classes",
+        )
+        for f in labelled
+        if f.label_channels + 1 > options.classes
+    ]
+
+
+def _empty(labelled: Sequence[CaseFacts], background: int) -> list[Problem]:
+    empty = [f for f in labelled if not any(n for v, n in (f.label_voxels or {}).items() if v != background)]
     if len(empty) == len(labelled):
         return [
             Problem(

@@ -69,7 +69,7 @@ class LabelVoxels:
                 rule="A label has one channel of numbers, or one a class of which each voxel has one",
                 remedy="Say --label-kind overlapping where classes overlap; or save numbers in one channel",
             )
-        return is_set.argmax(axis=0)[None].astype(np.uint8)
+        return is_set.argmax(axis=0)[None].astype(np.min_scalar_type(len(channels)))
 
 
 def label_voxels(
@@ -90,41 +90,45 @@ def label_voxels(
 
 @dataclass(frozen=True, kw_only=True)
 class LabelCounts:
-    """What a pass over a whole label found: voxels of each value, and how many were rounded.
+    """What a pass over a whole label found: voxels of each value, all annotated ones, and those rounded.
 
     Of overlapping classes, the voxels of channel i - 1 count as value i, those in no class as 0.
     """
 
     voxels: dict[int, int]
+    annotated: int
     rounded: int
 
 
 def count_labels(labels: LabelVoxels, region: Voxels | None, kind: LabelKind | None) -> LabelCounts:
     """Reads a whole label and counts its annotated voxels; raises UserError for what is no label."""
     counts: Counter[int] = Counter()
-    rounded = 0
+    annotated = rounded = 0
     for z in slabs(labels):
         values, off = labels.read((slice(None), z))
-        rounded += off
-        annotated = None if region is None else region[:, z][0] != 0
-        counts.update(_counted(values, annotated, labels, kind))
-    return LabelCounts(voxels=dict(sorted(counts.items())), rounded=rounded)
+        within = None if region is None else region[:, z][0] != 0
+        found, known = _counted(values, within, labels, kind)
+        counts.update(found)
+        annotated, rounded = annotated + known, rounded + off
+    return LabelCounts(voxels=dict(sorted(counts.items())), annotated=annotated, rounded=rounded)
 
 
 def _counted(
     values: np.ndarray, annotated: np.ndarray | None, labels: LabelVoxels, kind: LabelKind | None
-) -> Counter[int]:
+) -> tuple[dict[int, int], int]:
+    """Annotated voxels of each value, and all of them: in overlapping classes a voxel may have several."""
     if kind != "overlapping":
-        counts = Counter(count_values(values if annotated is None else values[:, annotated]))
+        counts = count_values(values if annotated is None else values[:, annotated])
         counts.pop(labels.ignore, None)  # type: ignore[arg-type]
-        return counts
+        return counts, sum(counts.values())
     _check_binary(values, labels)
     kept = np.ones(values.shape[1:], bool) if annotated is None else annotated
     if labels.ignore is not None:
         kept = kept & (values != labels.ignore).all(axis=0)
     is_set = (values != 0) & kept
     found = {i: int(np.count_nonzero(channel)) for i, channel in enumerate(is_set, start=1)}
-    return Counter({0: int(np.count_nonzero(kept & ~is_set.any(axis=0))), **found})
+    none = int(np.count_nonzero(kept & ~is_set.any(axis=0)))
+    return {0: none, **found}, int(np.count_nonzero(kept))
 
 
 def _check_binary(values: np.ndarray, labels: LabelVoxels) -> None:

@@ -262,12 +262,9 @@ def _lost(work: _Work, counts: dict[int, int]) -> tuple[int, ...]:
     table = work.plan.labels
     if table is None or work.facts.label_voxels is None:
         return ()
-    values = [v for v, n in work.facts.label_voxels.items() if n and v != table.values[0]]
-    if table.kind == "overlapping":
-        had = set(values)
-    else:
-        had = {int(c) for c in table.encode(np.array(values, dtype=np.int64))} if values else set()
-    return tuple(sorted(had - {c for c, n in counts.items() if n}))
+    values = [v for v, n in work.facts.label_voxels.items() if n]
+    had = values if table.kind == "overlapping" else table.encode(np.array(values, dtype=np.int64)).tolist()
+    return tuple(sorted({c for c in had if c > 0} - {c for c, n in counts.items() if n}))
 
 
 def _check_unchanged(paths: Sequence[Path], expected: str | None) -> None:

@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 from .cases import Case
 from .errors import UserError
@@ -16,6 +18,8 @@ from .labels import LabelKind, LabelTable
 from .sidecars import Spacing, read_sidecar
 from .slabs import slabs
 from .volume import OpenVolume, Triple, Volume, Voxels
+
+_FLOAT32 = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +44,10 @@ class ScanOptions:
     image: ReadChoices = AS_STORED
     label: ReadChoices = AS_STORED
     label_kind: LabelKind | None = None
-    classes: int | None = None
+    classes: Annotated[int, Field(ge=2)] | None = None
     ignore: int | None = None
     fix: bool = True
-    replace_nonfinite: float | None = None
+    replace_nonfinite: Annotated[float, Field(ge=-_FLOAT32, le=_FLOAT32)] | None = None
     accept_geometry: bool = False
 
 
@@ -53,8 +57,8 @@ AS_FOUND = ScanOptions()
 def open_image(case: Case, options: ScanOptions = AS_FOUND) -> OpenVolume:
     """The image of a case, from one file or one a channel, with the names and the spacing that are known.
 
-    A spacing is that of the sidecar, else that of the file, else that of `options`. Voxels are not judged,
-    but for those that `options` replace.
+    A spacing is that of the table in `options`, of the sidecar, of the file, or what `options` tell of all.
+    Voxels are not judged, but for those that `options` replace.
     """
     choices = options.image if case.axes is None else replace(options.image, axes=case.axes)
     opened = [open_volume(path, choices) for path in case.images]
@@ -86,6 +90,12 @@ def open_label(path: Path, image: OpenVolume, options: ScanOptions = AS_FOUND) -
     return stored_alike(label, image) if options.accept_geometry else label
 
 
+def open_region(path: Path, image: OpenVolume, options: ScanOptions = AS_FOUND) -> OpenVolume:
+    """The mask of what was annotated, turned as labels are."""
+    region = open_volume(path)
+    return stored_alike(region, image) if options.accept_geometry else region
+
+
 def label_choices(options: ScanOptions) -> ReadChoices:
     """How labels are read: where classes overlap, each has a channel."""
     return replace(options.label, fourth_is_channels=options.label_kind == "overlapping")
@@ -99,7 +109,7 @@ def class_numbers(
         raise ValueError(f"{case.id} has no label")
     label = open_label(case.label, image, options)
     values = replace(label_voxels(label, case.label, table.kind, table.ignore), remap=remap)
-    region = None if case.region is None else open_volume(case.region).array
+    region = None if case.region is None else open_region(case.region, image, options).array
     return ClassNumbers(labels=values, table=table, region=region)
 
 

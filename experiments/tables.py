@@ -80,7 +80,7 @@ def _labels(f: CaseFacts) -> str:
     if f.label_voxels is None:
         return "-"
     foreground = {value: n for value, n in f.label_voxels.items() if value > 0}
-    share = sum(foreground.values()) / max(1, sum(f.label_voxels.values()))
+    share = 1 - f.voxels_of(0) / max(1, f.annotated_voxels)
     shown = ", ".join(f"{value}: {n}" for value, n in list(foreground.items())[:4])
     more = f" and {len(foreground) - 4} more" if len(foreground) > 4 else ""
     partial = f", {f.annotated_share:.1%} annotated" if f.annotated_share < 1 else ""

@@ -12,17 +12,16 @@ _RAS = np.array([[0, 1], [1, 1], [2, 1]])
 
 def is_turned(volume: OpenVolume) -> bool:
     """Whether the axes of a file stand otherwise than in the volume that was read from it."""
-    own = getattr(volume.source, "orientation", None)
-    return own is not None and not np.array_equal(own, _RAS)
+    return not np.array_equal(_orientation(volume), _RAS)
 
 
 def stored_alike(volume: OpenVolume, other: OpenVolume) -> OpenVolume:
     """`volume` turned as `other` is, so that voxels stored at one place in their files meet.
 
-    Formats that know no orientation stand as stored already.
+    Formats that know no orientation stand as stored.
     """
-    own, wanted = (getattr(v.source, "orientation", None) for v in (volume, other))
-    if own is None or wanted is None or np.array_equal(own, wanted):
+    own, wanted = _orientation(volume), _orientation(other)
+    if np.array_equal(own, wanted):
         return volume
     turn = ornt_transform(_RAS, ornt_transform(ornt_transform(_RAS, wanted), ornt_transform(_RAS, own)))
     channels = [
@@ -30,3 +29,8 @@ def stored_alike(volume: OpenVolume, other: OpenVolume) -> OpenVolume:
     ]
     values = {f.name: getattr(volume, f.name) for f in fields(volume)}
     return Volume(**{**values, "array": np.stack(channels)})
+
+
+def _orientation(volume: OpenVolume) -> np.ndarray:
+    """nibabel's orientation array, (3, 2), from the axes of a file to those of the volume read from it."""
+    return getattr(volume.source, "orientation", _RAS)
