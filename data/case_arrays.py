@@ -1,9 +1,11 @@
 """Writing the arrays of a case, slab by slab: volumes may be larger than memory."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -12,10 +14,11 @@ from .label_voxels import ClassNumbers
 from .plan import Preprocessing
 from .preprocess import normalised, value_range
 from .resample import coarsen_image, coarsen_labels, needed, resample_box, resample_labels_box
-from .slabs import Box, boxes
-from .store import CHUNK, create_array, open_array, stored_dtype, write_box
+from .slabs import Box, Held, boxes
+from .store import CHUNK, as_float32, create_array, open_array, stored_dtype, write_box
 from .volume import Shape, Voxels
 
+H = TypeVar("H", bound=Voxels)
 # what nnU-Net keeps per class and case too
 MAX_POSITIONS = 10_000
 # bytes of a source that are read at once, and the box (z, y, x) that is worked on
@@ -30,7 +33,7 @@ def write_image(
     # float16 is for values of a known scale
     dtype = np.dtype(np.float32) if "none" in how.normalisation else stored_dtype(*value_range(how, measured))
     out = create_array(folder / "image_0.b2nd", (source.shape[0], *shape), dtype)
-    for slices, box in _slabwise(source, shape):
+    for slices, box in _slabwise(source, partial(Held.of, source), shape):
         seen = _Normalised(array=slices, how=how, measured=measured)
         write_box(out, _start(box), resample_box(seen, shape, box, how.orders))
 
@@ -40,7 +43,7 @@ def write_labels(folder: Path, numbers: ClassNumbers, shape: Shape) -> None:
     overlapping = numbers.table.kind == "overlapping"
     lead = (numbers.shape[0],) if overlapping else ()
     out = create_array(folder / "label_0.b2nd", (*lead, *shape), numbers.dtype)
-    for slices, box in _slabwise(numbers, shape):
+    for slices, box in _slabwise(numbers, numbers.held, shape):
         found = resample_labels_box(slices, shape, box, overlapping=overlapping)
         write_box(out, _start(box), found if overlapping else found[0])
 
@@ -54,8 +57,9 @@ def write_coarser(folder: Path, name: str, factors: Sequence[tuple[int, int, int
         z, y, x = (now // before for now, before in zip(factor, factors[level - 1], strict=True))
         shape = tuple(-(-n // f) for n, f in zip(extent, (z, y, x), strict=True))
         coarser = create_array(folder / f"{name}_{level}.b2nd", (*lead, *shape), finer.dtype)
+        read = as_float32(finer) if name == "image" else finer
         for box in boxes((shape[0], shape[1], shape[2]), BOX):
-            part = finer[(*every, *_times(box, (z, y, x), extent))]
+            part = read[(*every, *_times(box, (z, y, x), extent))]
             coarse = coarsen_image(part, (z, y, x)) if name == "image" else coarsen_labels(part, (z, y, x))
             write_box(coarser, _start(box), coarse)
 
@@ -114,27 +118,6 @@ class _Draw:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Slices:
-    """Slices of an array (C, Z, Y, X) from `first` on, in memory, numbered as in the whole."""
-
-    whole: Voxels
-    first: int
-    held: np.ndarray
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.whole.shape
-
-    @property
-    def dtype(self) -> np.dtype:
-        return self.whole.dtype
-
-    def __getitem__(self, key: tuple[slice, ...]) -> np.ndarray:
-        c, z, *plane = key
-        return self.held[(c, slice(z.start - self.first, z.stop - self.first), *plane)]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
 class _Normalised:
     """An array of grey values as a network sees them."""
 
@@ -154,13 +137,12 @@ class _Normalised:
         return normalised(self.array[key], self.how, self.measured)
 
 
-def _slabwise(source: Voxels, shape: Shape) -> Iterator[tuple[Voxels, Box]]:
+def _slabwise(source: Voxels, hold: Callable[[slice], H], shape: Shape) -> Iterator[tuple[H, Box]]:
     """Boxes that cover the result of `shape`, each with the slices of the source that it needs, read once."""
     depth = _depth(source, shape)
     for start in range(0, shape[0], depth):
         z = slice(start, min(start + depth, shape[0]))
-        read = needed(source.shape[1], shape[0], z)
-        held = _Slices(whole=source, first=read.start, held=source[:, read])
+        held = hold(needed(source.shape[1], shape[0], z))
         for _, y, x in boxes((1, *shape[1:]), (1, *BOX[1:])):
             yield held, (z, y, x)
 

@@ -26,7 +26,7 @@ from .reading import (
     open_label,
     open_region,
 )
-from .slabs import slabs
+from .slabs import Channel, parts
 from .sources import source_hash
 from .volume import OpenVolume, Triple
 
@@ -93,14 +93,12 @@ def _measure(case: Case, image: OpenVolume, options: ScanOptions) -> _Measured:
     digest, bad = ContentHash(array.shape), 0
     meters = [IntensityMeter(math.prod(extent)) for _ in range(channels)]
     for c, meter in enumerate(meters):
-        for z in slabs(array):
-            part = array[c : c + 1, z]
+        for _, part in parts(Channel(whole=array, number=c)):
             wrong = nonfinite(part)
             bad += wrong
-            if wrong:
-                part = made_finite(part, options.replace_nonfinite or 0.0)
-            meter.add(part)
-            digest.add(part)
+            finite = made_finite(part, options.replace_nonfinite or 0.0) if wrong else part
+            meter.add(finite)
+            digest.add(finite)
     if bad and options.replace_nonfinite is None:
         raise not_finite(case.image, bad, math.prod(array.shape))
     return _Measured(

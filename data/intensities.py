@@ -6,7 +6,7 @@ from itertools import count
 import numpy as np
 
 from .settings import settings
-from .slabs import slabs
+from .slabs import parts
 from .volume import Voxels
 
 # voxels of which percentiles are taken where there are more: their error is then far below a percent
@@ -73,6 +73,6 @@ class IntensityMeter:
 def measure(channel: Voxels) -> Intensity:
     """The grey values of one channel (1, Z, Y, X), all of them finite."""
     meter = IntensityMeter(math.prod(channel.shape))
-    for z in slabs(channel):
-        meter.add(channel[:, z])
+    for _, part in parts(channel):
+        meter.add(part)
     return meter.result()

@@ -2,13 +2,13 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from .errors import UserError
 from .labels import IGNORED, LabelKind, LabelTable, count_values, whole_numbers
-from .slabs import slabs
+from .slabs import Held, slabs, thin
 from .volume import OpenVolume, Voxels
 
 _COLOURS = {"red", "green", "blue"}
@@ -104,36 +104,42 @@ def count_labels(labels: LabelVoxels, region: Voxels | None, kind: LabelKind | N
     """Reads a whole label and counts its annotated voxels; raises UserError for what is no label."""
     counts: Counter[int] = Counter()
     annotated = rounded = 0
+    above: list[set[int]] = [set() for _ in range(labels.shape[0])]
     for z in slabs(labels):
-        values, off = labels.read((slice(None), z))
-        within = None if region is None else region[:, z][0] != 0
-        found, known = _counted(values, within, labels, kind)
-        counts.update(found)
-        annotated, rounded = annotated + known, rounded + off
+        held = replace(labels, array=Held.of(labels.array, z))
+        mask = None if region is None else Held.of(region, z)
+        for part in thin(z, labels.shape):
+            values, off = held.read((slice(None), part))
+            if kind == "overlapping":
+                _check_binary(values, above, labels)
+            within = None if mask is None else mask[:, part][0] != 0
+            found, known = _counted(values, within, labels.ignore, kind)
+            counts.update(found)
+            annotated, rounded = annotated + known, rounded + off
     return LabelCounts(voxels=dict(sorted(counts.items())), annotated=annotated, rounded=rounded)
 
 
 def _counted(
-    values: np.ndarray, annotated: np.ndarray | None, labels: LabelVoxels, kind: LabelKind | None
+    values: np.ndarray, annotated: np.ndarray | None, ignore: int | None, kind: LabelKind | None
 ) -> tuple[dict[int, int], int]:
     """Annotated voxels of each value, and all of them: in overlapping classes a voxel may have several."""
     if kind != "overlapping":
         counts = count_values(values if annotated is None else values[:, annotated])
-        counts.pop(labels.ignore, None)  # type: ignore[arg-type]
+        counts.pop(ignore, None)  # type: ignore[arg-type]
         return counts, sum(counts.values())
-    _check_binary(values, labels)
     kept = np.ones(values.shape[1:], bool) if annotated is None else annotated
-    if labels.ignore is not None:
-        kept = kept & (values != labels.ignore).all(axis=0)
+    if ignore is not None:
+        kept = kept & (values != ignore).all(axis=0)
     is_set = (values != 0) & kept
     found = {i: int(np.count_nonzero(channel)) for i, channel in enumerate(is_set, start=1)}
     none = int(np.count_nonzero(kept & ~is_set.any(axis=0)))
     return {0: none, **found}, int(np.count_nonzero(kept))
 
 
-def _check_binary(values: np.ndarray, labels: LabelVoxels) -> None:
-    for c, channel in enumerate(values):
-        present = set(count_values(channel)) - {0, labels.ignore}
+def _check_binary(values: np.ndarray, above: list[set[int]], labels: LabelVoxels) -> None:
+    """Adds the values of a part to those `above` 0 of each channel; raises UserError for a second one."""
+    for c, (channel, present) in enumerate(zip(values, above, strict=True)):
+        present |= count_values(channel).keys() - {0, labels.ignore}
         if len(present) > 1:
             raise UserError(
                 labels.where,
@@ -168,6 +174,11 @@ class ClassNumbers:
     def chunk(self) -> tuple[int, int, int]:
         """Extent (z, y, x) of the pieces that the file is stored in."""
         return self.labels.chunk
+
+    def held(self, z: slice) -> "ClassNumbers":
+        """The same with these slices of the files in memory."""
+        region = None if self.region is None else Held.of(self.region, z)
+        return replace(self, labels=replace(self.labels, array=Held.of(self.labels.array, z)), region=region)
 
     def __getitem__(self, key: tuple[slice, ...]) -> np.ndarray:
         """Class numbers of the part that the slices name; raises UserError for a value of no class."""

@@ -16,7 +16,7 @@ from .formats.files import open_volume
 from .label_voxels import ClassNumbers, label_voxels
 from .labels import LabelKind, LabelTable
 from .sidecars import Spacing, read_sidecar
-from .slabs import slabs
+from .slabs import parts
 from .volume import OpenVolume, Triple, Volume, Voxels
 
 _FLOAT32 = float(np.finfo(np.float32).max)
@@ -78,7 +78,7 @@ def open_image(case: Case, options: ScanOptions = AS_FOUND) -> OpenVolume:
 def read_image(case: Case, options: ScanOptions = AS_FOUND) -> Volume:
     """The image of a case in memory; raises UserError unless every voxel is a finite float32."""
     volume = open_image(case, options).load()
-    bad = sum(nonfinite(volume.array[:, z]) for z in slabs(volume.array))
+    bad = sum(nonfinite(part) for _, part in parts(volume.array))
     if bad:
         raise not_finite(case.image, bad, volume.array.size)
     return volume

@@ -1,11 +1,16 @@
 """Arrays too large for memory, piece by piece."""
 
+import math
 from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
 
 from .volume import Shape, Voxels
 
-# of one piece as it lies on disk; float32 copies are made of smaller parts of it
+# of one slab as it lies on disk; what is computed is computed of smaller parts of it
 SLAB_BYTES = 2**28
+_PART_VOXELS = 2**22
 Box = tuple[slice, slice, slice]
 
 
@@ -20,6 +25,77 @@ def slabs(array: Voxels) -> Iterator[slice]:
     depth = fitting // chunk * chunk or fitting
     for start in range(0, extent, depth):
         yield slice(start, min(start + depth, extent))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Held:
+    """Slices of an array (C, Z, Y, X) in memory, from `first` on, numbered as in the whole."""
+
+    whole: Voxels
+    first: int
+    slices: np.ndarray
+
+    @classmethod
+    def of(cls, array: Voxels, z: slice) -> "Held":
+        """Reads these slices."""
+        return cls(whole=array, first=z.start, slices=array[:, z])
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Extent of the whole."""
+        return self.whole.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the voxels."""
+        return self.whole.dtype
+
+    def __getitem__(self, key: tuple[slice, ...]) -> np.ndarray:
+        """The part that the slices name; the second must lie in what is held."""
+        c, z, *plane = key
+        return self.slices[(c, slice(z.start - self.first, z.stop - self.first), *plane)]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Channel:
+    """One channel of an array (C, Z, Y, X), as (1, Z, Y, X)."""
+
+    whole: Voxels
+    number: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Extent of the channel."""
+        return (1, *self.whole.shape[1:])
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the voxels."""
+        return self.whole.dtype
+
+    @property
+    def chunk(self) -> tuple[int, int, int]:
+        """Extent (z, y, x) of the pieces that the file is stored in."""
+        return getattr(self.whole, "chunk", (1, 1, 1))
+
+    def __getitem__(self, key: tuple[slice, ...]) -> np.ndarray:
+        """The part that the slices name; the first stands for the one channel."""
+        return self.whole[(slice(self.number, self.number + 1), *key[1:])]
+
+
+def parts(array: Voxels) -> Iterator[tuple[slice, np.ndarray]]:
+    """All of (C, Z, Y, X) in parts of some million voxels, with their ranges of Z; slabs are read once."""
+    for z in slabs(array):
+        held = Held.of(array, z)
+        for part in thin(z, array.shape):
+            yield part, held[:, part]
+
+
+def thin(z: slice, shape: tuple[int, ...]) -> Iterator[slice]:
+    """A range of Z in ranges of some million voxels."""
+    depth = max(1, _PART_VOXELS // max(1, math.prod(shape[2:])))
+    for start in range(z.start, z.stop, depth):
+        yield slice(start, min(start + depth, z.stop))
 
 
 def boxes(shape: Shape, size: Shape) -> Iterator[Box]:

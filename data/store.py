@@ -174,8 +174,7 @@ class Store:
 
     def image(self, case: str, level: int = 0) -> Voxels:
         """The image (C, Z, Y, X) at a level, float32; slicing reads only the chunks it touches."""
-        stored = self._open(case, f"image_{level}")
-        return AsFloat32(stored) if stored.dtype == np.float16 else stored
+        return as_float32(self._open(case, f"image_{level}"))
 
     def label(self, case: str, level: int = 0) -> Voxels:
         """The class numbers (Z, Y, X) at a level."""
@@ -200,7 +199,7 @@ def case_folder(store: Path, case: str) -> Path:
 
 
 @dataclass(frozen=True)
-class AsFloat32:
+class _AsFloat32:
     """An array that is stored in float16 and read as float32."""
 
     stored: Voxels
@@ -225,6 +224,11 @@ def open_array(path: Path) -> Voxels:
     file = path.stat()
     written = (file.st_dev, file.st_ino, file.st_size, file.st_mtime_ns)
     return _opened(path, written, os.getpid(), threading.get_ident())
+
+
+def as_float32(array: Voxels) -> Voxels:
+    """The same array, read as float32 where it is stored in float16."""
+    return _AsFloat32(array) if array.dtype == np.float16 else array
 
 
 @lru_cache(_OPEN_ARRAYS)
