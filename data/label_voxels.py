@@ -187,8 +187,6 @@ class ClassNumbers:
         self._check(values)
         if self.region is not None:
             numbers[:, self.region[key][0] == 0] = IGNORED
-        # where classes overlap, what is unannotated in one channel is so in all
-        numbers[:, (numbers == IGNORED).any(axis=0)] = IGNORED
         return numbers
 
     def _check(self, values: np.ndarray) -> None:

@@ -14,8 +14,9 @@ def test_cases_that_are_alike_are_nothing_to_tell(make_facts):
     assert told([]) == []
 
 
-def test_other_channels_than_most_are_an_error(make_facts):
-    facts = [make_facts(n, channels=("red",)) for n in "ab"] + [make_facts("c", channels=("green",))]
+@pytest.mark.parametrize(("usual", "other"), [("red", "green"), ("green", "red")])
+def test_other_channels_than_most_are_an_error(make_facts, usual, other):
+    facts = [make_facts(n, channels=(usual,)) for n in "ab"] + [make_facts("c", channels=(other,))]
     assert told(facts) == [("error", "c")]
 
 

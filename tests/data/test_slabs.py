@@ -28,10 +28,11 @@ class OnDisk:
         return self.array[key]
 
 
-@given(extents, st.integers(1, 5), st.integers(1, 4000))
-def test_slabs_follow_each_other_within_their_bytes_and_end_where_chunks_do(shape, chunk, limit):
+@given(extents, st.integers(1, 5), st.floats(0.1, 8))
+def test_slabs_follow_each_other_within_their_bytes_and_end_where_chunks_do(shape, chunk, planes):
     array = OnDisk(np.zeros((2, *shape), np.uint16), (chunk, 1, 1))
     plane = 2 * shape[1] * shape[2]
+    limit = int(planes * plane)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "SLAB_BYTES", limit)
         found = list(slabs(array))
