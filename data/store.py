@@ -11,7 +11,6 @@ STORE/cases/<id>/foreground.npz      up to 10,000 positions (n, 3) of each class
 
 import json
 import os
-import threading
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -223,7 +222,7 @@ def open_array(path: Path) -> Voxels:
     """An array of a store as it is stored, to be sliced."""
     file = path.stat()
     written = (file.st_dev, file.st_ino, file.st_size, file.st_mtime_ns)
-    return _opened(path, written, os.getpid(), threading.get_ident())
+    return _opened(path, written, os.getpid())
 
 
 def as_float32(array: Voxels) -> Voxels:
@@ -232,11 +231,11 @@ def as_float32(array: Voxels) -> Voxels:
 
 
 @lru_cache(_OPEN_ARRAYS)
-def _opened(path: Path, written: tuple[int, ...], process: int, thread: int) -> Voxels:  # noqa: ARG001
-    """The array of a file, kept open: opening costs as much as reading a patch.
+def _opened(path: Path, written: tuple[int, ...], process: int) -> Voxels:  # noqa: ARG001
+    """The array of a file, kept open: opening costs about as much as reading a patch.
 
-    An open array decompresses for one thread at a time, so each thread has its own; `written` tells a file
-    from another one that took its place.
+    Threads share it: blosc2 lets one at a time read. A forked process has its own, as it could inherit a
+    lock that nobody opens. `written` tells a file from another one that took its place.
     """
     # decompressing in one thread: the network needs the cores; Windows cannot replace a mapped file
     mapped: Any = None if os.name == "nt" else "r"
@@ -270,7 +269,7 @@ def write_box(array: blosc2.NDArray, start: Shape, voxels: np.ndarray) -> None:
     """Writes voxels (..., Z, Y, X), rounded to the type of the array; the first of them comes to `start`.
 
     A box should begin and end at multiples of `CHUNK`, or at the border: a chunk that is written in parts
-    is decompressed and compressed for each of them, and its file keeps the space of the former.
+    is decompressed and compressed again for each of them.
 
     Raises ValueError for voxels that float16 does not hold (`stored_dtype`) in an array of float16.
     """

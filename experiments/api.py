@@ -40,7 +40,7 @@ from .planning import label_kind_of, planned
 from .reading import LabelReading, Reading, scan_options
 
 if TYPE_CHECKING:
-    from .bench import Figure
+    from .bench.figure import Figure
     from .compare import Comparison
 
 
@@ -356,14 +356,15 @@ def bench(what: str, *, json: str | Path | None = None) -> "tuple[Figure, ...]":
 
     Args:
         what: "store", "supply", "train", "predict" or "all".
-        json: file to write the figures to.
+        json: file to write the ratios to, by their keys, and under "figures" all that was measured.
     """
-    from . import bench as benching
+    from .bench.bench import bench as run_bench
 
-    found = benching.bench(what)
+    found = run_bench(what)
     if json is not None:
+        ratios = {figure.key: figure.ratio for figure in found if figure.key is not None}
         figures = [{**plain(figure), "ratio": figure.ratio} for figure in found]
-        write_text(Path(json), json_library.dumps(figures, indent=1))
+        write_text(Path(json), json_library.dumps({**ratios, "figures": figures}, indent=1))
     return found
 
 

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Sequence
 
-import torch
 from rich.markup import escape
 from rich.table import Table
 
@@ -11,7 +10,7 @@ from ..data.fingerprint import CaseFacts
 from ..data.scan import Scan
 from ..seg.evaluate import METRICS, Evaluation
 from ..ssl.monitors import EmbeddingMeasures
-from .bench import Figure
+from .bench.figure import Figure
 from .results import ArmSummary, Difference, Results
 
 # more rows than this hide the problems that follow them
@@ -146,18 +145,23 @@ def measures_table(measures: EmbeddingMeasures) -> Table:
 
 
 def bench_table(figures: Sequence[Figure]) -> Table:
-    """Times, ours and a peer's, with their ratio."""
-    table = Table(title=f"medians in one process, {torch.get_num_threads()} threads")
-    for column in ("what", "work", "ours", "peer", "its time", "times as fast as it"):
-        table.add_column(column, justify="right" if column in ("ours", "its time") else "left")
+    """Times and sizes, ours and a peer's, with their ratio; below it how peers that are missing are had."""
+    table = Table(title="medians of runs in turn, in one process")
+    for column in ("what", "work", "ours", "peer", "the peer's", "ratio", "key"):
+        table.add_column(column, justify="right" if column in ("ours", "the peer's", "ratio") else "left")
     for f in figures:
-        theirs = ("", "") if f.peer_seconds is None else (_duration(f.peer_seconds), f"{f.ratio:.2f}")
-        table.add_row(f.what, f.work, _duration(f.seconds), f.peer or "none", *theirs)
+        theirs = ("", "") if f.theirs is None else (_amount(f.theirs, f.unit), f"{f.ratio:.2f}")
+        table.add_row(f.what, f.work, _amount(f.ours, f.unit), f.peer or "none", *theirs, f.key or "")
+    missing = dict.fromkeys(f.missing for f in figures if f.missing)
+    rule = "times: how many times as fast as the peer; bytes: ours over the peer's"
+    table.caption = escape("\n".join([rule, *missing]))
     return table
 
 
-def _duration(seconds: float) -> str:
-    return f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"
+def _amount(value: float, unit: str) -> str:
+    if unit == "bytes":
+        return f"{value / 1e6:.1f} MB"
+    return f"{value * 1000:.1f} ms" if value < 1 else f"{value:.2f} s"
 
 
 def _mean(mean: float | None, cases: int, undefined: int) -> str:

@@ -168,6 +168,7 @@ def test_an_array_filled_box_by_box_is_the_one_written_at_once(tmp_path):
         write_box(filled, start, array[:, start[0] :, start[1] :][:, :z, :y])
     np.testing.assert_array_equal(filled[:], array)
     assert (tmp_path / "boxes.b2nd").stat().st_size == (tmp_path / "whole.b2nd").stat().st_size
+    assert filled.chunks[1:] == CHUNK
 
 
 def test_an_open_array_whose_file_is_replaced_is_opened_anew(copied):
@@ -178,6 +179,14 @@ def test_an_open_array_whose_file_is_replaced_is_opened_anew(copied):
     path.unlink()
     with pytest.raises(StoreError):
         store.image("c00")
+
+
+def test_a_forked_process_opens_its_own(copied, monkeypatch):
+    store = Store.open(copied)
+    assert store.label("c00") is store.label("c00")
+    mine = store.label("c00")
+    monkeypatch.setattr("os.getpid", lambda: -1)
+    assert store.label("c00") is not mine
 
 
 def test_threads_read_one_array_at_the_same_time(copied):
