@@ -30,7 +30,8 @@ def write_image(
     folder: Path, source: Voxels, shape: Shape, how: Preprocessing, measured: Sequence[Intensity]
 ) -> None:
     """Writes level 0 of an image (C, Z, Y, X) at `shape`, normalised by the grey values measured in it."""
-    dtype = stored_dtype(*value_range(how, measured))
+    # float16 is for values of a known scale
+    dtype = np.dtype(np.float32) if "none" in how.normalisation else stored_dtype(*value_range(how, measured))
     out = create_array(folder / "image_0.b2nd", (source.shape[0], *shape), dtype)
     for slices, box in _slabwise(source, partial(Held.of, source), shape):
         seen = _Normalised(array=slices, how=how, measured=measured)

@@ -151,8 +151,8 @@ def _examine_label(case: Case, path: Path, image: OpenVolume, options: ScanOptio
         region = open_region(case, image, options)
         if region is not None and case.region is not None:
             problems += _mismatches(case, case.region, image, region, options)
-        if any(p.severity == "error" for p in problems):
-            region = None
+            if region.shape != label.shape:
+                return _Label(problems=tuple(problems))
         counts = _count(case, label, region, options)
     except UserError as error:
         return _Label(problems=(*problems, Problem.from_error(case.id, error)))

@@ -33,6 +33,7 @@ class CaseFacts:
     dtype: str
     intensities: tuple[Intensity, ...]
     label_voxels: dict[int, int] | None
+    annotated_voxels: int = 0
     image_hash: str
     label_hash: str | None
     content_hash: str

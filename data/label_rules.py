@@ -56,6 +56,14 @@ def judge_labels(facts: Sequence[CaseFacts], options: ScanOptions) -> LabelRules
     return replace(rules, problems=tuple(problems))
 
 
+def _values(labelled: Sequence[CaseFacts], options: ScanOptions) -> list[int]:
+    """The values that are classes, background first: 0, or the lowest other one where 0 is unannotated."""
+    values = {0}.union(*(f.label_voxels or {} for f in labelled))
+    if options.label_kind == "overlapping":  # numbers of channels
+        return sorted(values)
+    return sorted(values - {options.ignore}) or [1]
+
+
 def _one_white(facts: Sequence[CaseFacts], options: ScanOptions) -> tuple[Sequence[CaseFacts], list[Problem]]:
     """Masks of 0 and 255 among masks of 0 and 1: both mean the same, and 255 becomes 1."""
     values = [set(f.label_voxels) - {0} for f in facts if f.label_voxels is not None]
@@ -99,15 +107,13 @@ def _as_two(
     rules: LabelRules, labelled: Sequence[CaseFacts], problems: list[Problem], options: ScanOptions
 ) -> LabelRules:
     """Two classes are expected and more values found: the commonest is background, the rest foreground."""
-    counts: Counter[int] = Counter()
-    for f in labelled:
-        counts.update(f.label_voxels or {})
+    counts = _voxels(labelled)
     background = counts.most_common(1)[0][0]
     problem = correction(
         "labels",
         "",
         options,
-        found=f"{len(counts)} values where two classes are expected",
+        found=f"the values {_told(sorted(counts))} where two classes are expected",
         rule="Two classes are background and foreground",
         done=f"{background}, the commonest, is background, and all other values are foreground",
     )
@@ -119,17 +125,27 @@ def _as_two(
     )
 
 
+def _voxels(labelled: Sequence[CaseFacts]) -> Counter[int]:
+    counts: Counter[int] = Counter()
+    for f in labelled:
+        counts.update(f.label_voxels or {})
+    return counts
+
+
+def _told(values: Sequence[int]) -> str:
+    return ", ".join(map(str, values[:12])) + (", ..." if len(values) > 12 else "")
+
+
 def _gaps(values: Sequence[int], options: ScanOptions) -> list[Problem]:
     first, count = values[0], len(values)
     if list(values) == list(range(first, first + count)):
         return []
-    told = ", ".join(map(str, values[:12])) + (", ..." if count > 12 else "")
     return [
         correction(
             "labels",
             "",
             options,
-            found=f"the values {told}",
+            found=f"the values {_told(values)}",
             rule="Classes are numbered without gaps",
             done=f"they are learned as 0 to {count - 1}, and masks are written with these values again",
         )
@@ -137,12 +153,9 @@ def _gaps(values: Sequence[int], options: ScanOptions) -> list[Problem]:
 
 
 def _too_many(labelled: Sequence[CaseFacts], values: Sequence[int], expected: int) -> list[Problem]:
-    counts: Counter[int] = Counter()
-    for f in labelled:
-        counts.update(f.label_voxels or {})
+    counts = _voxels(labelled)
     # the background is a class even where no voxel has it
-    others = sorted(values[1:], key=lambda value: -counts[value])
-    rare = set(others[expected - 1 :])
+    rare = set(sorted(values[1:], key=lambda value: -counts[value])[expected - 1 :])
     return [
         Problem(
             severity="error",
@@ -166,7 +179,7 @@ def _too_few(values: Sequence[int], options: ScanOptions) -> list[Problem]:
             severity="warning",
             case="",
             where="labels",
-            found=f"{len(values)} values ({', '.join(map(str, values))})",
+            found=f"{len(values)} values ({_told(values)})",
             rule=f"{options.classes} classes are expected, background included",
             remedy="Nothing to do if the others are rare; a network does not learn them from these labels",
         )

@@ -64,7 +64,7 @@ class LabelVoxels:
                 rule="A label has one channel of numbers, or one a class of which each voxel has one",
                 remedy="Say --label-kind overlapping where classes overlap; or save numbers in one channel",
             )
-        return is_set.argmax(axis=0)[None].astype(np.uint8)
+        return is_set.argmax(axis=0)[None].astype(np.min_scalar_type(len(channels)))
 
 
 def label_voxels(
@@ -85,7 +85,7 @@ def label_voxels(
 
 @dataclass(frozen=True, kw_only=True)
 class LabelCounts:
-    """What a pass over a whole label found: annotated voxels in all and of each value, and those rounded.
+    """What a pass over a whole label found: voxels of each value, all annotated ones, and those rounded.
 
     Of overlapping classes, the voxels of channel i - 1 count as value i, those in no class as 0.
     """
@@ -99,34 +99,42 @@ def count_labels(labels: LabelVoxels, region: Voxels | None, kind: LabelKind | N
     """Reads a whole label and counts its annotated voxels; raises UserError for what is no label."""
     counts: Counter[int] = Counter()
     annotated = rounded = 0
+    above: list[set[int]] = [set() for _ in range(labels.shape[0])]
     for z in slabs(labels):
         held = replace(labels, array=Held.of(labels.array, z))
         mask = None if region is None else Held.of(region, z)
         for part in thin(z, labels.shape):
             values, off = held.read((slice(None), part))
-            seen = np.ones(values.shape[1:], bool) if mask is None else mask[:, part][0] != 0
-            if labels.ignore is not None:
-                seen &= (values != labels.ignore).all(axis=0)
-            rounded += off
-            annotated += int(np.count_nonzero(seen))
-            counts.update(_counted(values, seen, labels, kind))
+            if kind == "overlapping":
+                _check_binary(values, above, labels)
+            within = None if mask is None else mask[:, part][0] != 0
+            found, known = _counted(values, within, labels.ignore, kind)
+            counts.update(found)
+            annotated, rounded = annotated + known, rounded + off
     return LabelCounts(voxels=dict(sorted(counts.items())), annotated=annotated, rounded=rounded)
 
 
 def _counted(
-    values: np.ndarray, seen: np.ndarray, labels: LabelVoxels, kind: LabelKind | None
-) -> Counter[int]:
+    values: np.ndarray, annotated: np.ndarray | None, ignore: int | None, kind: LabelKind | None
+) -> tuple[dict[int, int], int]:
+    """Annotated voxels of each value, and all of them: in overlapping classes a voxel may have several."""
     if kind != "overlapping":
-        return Counter(count_values(values if seen.all() else values[:, seen]))
-    _check_binary(values, labels)
-    is_set = (values != 0) & seen
+        counts = count_values(values if annotated is None else values[:, annotated])
+        counts.pop(ignore, None)  # type: ignore[arg-type]
+        return counts, sum(counts.values())
+    kept = np.ones(values.shape[1:], bool) if annotated is None else annotated
+    if ignore is not None:
+        kept = kept & (values != ignore).all(axis=0)
+    is_set = (values != 0) & kept
     found = {i: int(np.count_nonzero(channel)) for i, channel in enumerate(is_set, start=1)}
-    return Counter({0: int(np.count_nonzero(seen & ~is_set.any(axis=0))), **found})
+    none = int(np.count_nonzero(kept & ~is_set.any(axis=0)))
+    return {0: none, **found}, int(np.count_nonzero(kept))
 
 
-def _check_binary(values: np.ndarray, labels: LabelVoxels) -> None:
-    for c, channel in enumerate(values):
-        present = set(count_values(channel)) - {0, labels.ignore}
+def _check_binary(values: np.ndarray, above: list[set[int]], labels: LabelVoxels) -> None:
+    """Adds the values of a part to those `above` 0 of each channel; raises UserError for a second one."""
+    for c, (channel, present) in enumerate(zip(values, above, strict=True)):
+        present |= count_values(channel).keys() - {0, labels.ignore}
         if len(present) > 1:
             raise UserError(
                 labels.where,

@@ -273,10 +273,8 @@ def _lost(work: _Work, counts: dict[int, int]) -> tuple[int, ...]:
     if table is None or work.facts.label_voxels is None:
         return ()
     values = [v for v, n in work.facts.label_voxels.items() if n]
-    had = set(values)
-    if table.kind != "overlapping" and values:
-        had = {int(c) for c in table.encode(np.array(values, dtype=np.int64))}
-    return tuple(sorted(had - {0} - {c for c, n in counts.items() if n}))
+    had = values if table.kind == "overlapping" else table.encode(np.array(values, dtype=np.int64)).tolist()
+    return tuple(sorted({c for c in had if c > 0} - {c for c, n in counts.items() if n}))
 
 
 def _check_unchanged(paths: Sequence[Path], expected: str | None) -> None:

@@ -3,8 +3,10 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 from .cases import Case
 from .errors import DatasetError, UserError, VolumeError
@@ -16,6 +18,8 @@ from .labels import LabelKind, LabelTable
 from .sidecars import Spacing, read_sidecar
 from .slabs import parts
 from .volume import OpenVolume, Triple, Volume, Voxels
+
+_FLOAT32 = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +44,10 @@ class ScanOptions:
     image: ReadChoices = AS_STORED
     label: ReadChoices = AS_STORED
     label_kind: LabelKind | None = None
-    classes: int | None = None
+    classes: Annotated[int, Field(ge=2)] | None = None
     ignore: int | None = None
     fix: bool = True
-    replace_nonfinite: float | None = None
+    replace_nonfinite: Annotated[float, Field(ge=-_FLOAT32, le=_FLOAT32)] | None = None
     accept_geometry: bool = False
 
 
@@ -53,8 +57,8 @@ AS_FOUND = ScanOptions()
 def open_image(case: Case, options: ScanOptions = AS_FOUND) -> OpenVolume:
     """The image of a case, from one file or one a channel, with the names and the spacing that are known.
 
-    A spacing is that of the sidecar, else that of the file, else that of `options`. Voxels are not judged,
-    but for those that `options` replace.
+    A spacing is that of the table in `options`, of the sidecar, of the file, or what `options` tell of all.
+    Voxels are not judged, but for those that `options` replace.
     """
     choices = options.image if case.axes is None else replace(options.image, axes=case.axes)
     opened = [open_volume(path, choices) for path in case.images]

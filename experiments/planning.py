@@ -152,7 +152,7 @@ def _device_bytes() -> float:
 
 
 def label_kind_of(
-    file: str | Path | None, told: str | None, ignore: int | None
+    file: str | Path | None, told: str | None, ignore: int | None = None
 ) -> tuple[str | None, int | None]:
     """Kind and ignored value of labels that a plan file tells; UserError where the user says otherwise."""
     table = read_yaml(Path(file), Plan).labels if file is not None else None

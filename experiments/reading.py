@@ -13,7 +13,7 @@ from ..data.errors import UserError
 from ..data.formats.choices import ReadChoices
 from ..data.labels import LabelKind
 from ..data.reading import ScanOptions
-from ..data.settings import checked
+from ..data.settings import checked, parse
 from ..data.sidecars import read_spacing_table
 from ..data.units import canonical, known
 from ..data.volume import Triple
@@ -70,14 +70,16 @@ def scan_options(told: Reading | LabelReading) -> ScanOptions:
         given.pop(key, None)
     if "ignore_value" in given:
         given["ignore"] = given.pop("ignore_value")
-    return ScanOptions(
-        spacing=spacing,
-        unit=canonical(unit),
-        spacings={} if table is None else read_spacing_table(Path(table)),
-        image=image,
-        label=label,
+    _check_ignored(given)
+    values = {
+        "spacing": spacing,
+        "unit": canonical(unit),
+        "spacings": {} if table is None else read_spacing_table(Path(table)),
+        "image": image,
+        "label": label,
         **given,
-    )
+    }
+    return parse(ScanOptions, values, "how files are read")
 
 
 def _choices(given: Mapping[str, Any], **keys: str) -> ReadChoices:
@@ -85,6 +87,16 @@ def _choices(given: Mapping[str, Any], **keys: str) -> ReadChoices:
     if "axes" in values:
         values["axes"] = values["axes"].upper()
     return checked(ReadChoices(**values), "how files are read")
+
+
+def _check_ignored(given: Mapping[str, Any]) -> None:
+    if given.get("label_kind") == "overlapping" and given.get("ignore") == 0:
+        raise UserError(
+            "ignore_value",
+            found="0, of overlapping classes",
+            rule="In a channel of a class 0 says that a voxel is not of the class",
+            remedy="Write another value where nobody annotated, or give a folder of --regions",
+        )
 
 
 def _check_spacing(spacing: Triple | None, unit: str | None) -> None:

@@ -79,7 +79,8 @@ def _labels(f: CaseFacts, background: int) -> str:
     if f.label_voxels is None:
         return "-"
     foreground = {value: n for value, n in f.label_voxels.items() if value != background}
-    share = f.foreground(background) / max(1, f.annotated_voxels)
+    # where classes overlap a voxel may have several values
+    share = 1 - f.voxels_of(background) / max(1, f.annotated_voxels)
     shown = ", ".join(f"{value}: {n}" for value, n in list(foreground.items())[:4])
     more = f" and {len(foreground) - 4} more" if len(foreground) > 4 else ""
     partial = f", {f.annotated_share:.1%} annotated" if f.annotated_share < 1 else ""

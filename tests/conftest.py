@@ -6,7 +6,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from fewvox.data.fingerprint import CaseFacts
 from fewvox.data.formats import tiff
+from fewvox.data.intensities import Intensity
 from fewvox.data.labels import IGNORED, LabelTable
 from fewvox.data.plan import Plan, Preprocessing, Training, make_plan
 from fewvox.data.prepare import prepare
@@ -149,3 +151,29 @@ def annotated_positions(table: LabelTable, numbers: np.ndarray) -> dict[int, np.
 def write_store() -> Callable[..., Store]:
     """`written_store`, for stores of labels that are partial or overlap."""
     return written_store
+
+
+def facts_of(id: str, **fields) -> CaseFacts:
+    """What a scan may have found of a TIFF of 10 x 20 x 20 voxels."""
+    grey = Intensity(lowest=0, percentile_0_5=1, median=9, percentile_99_5=90, highest=99, mean=20, std=30)
+    told = {
+        "subject": id,
+        "shape": (10, 20, 20),
+        "spacing": (2.0, 1.0, 1.0),
+        "unit": "um",
+        "orientation": "stored",
+        "channels": ("channel0",),
+        "dtype": "uint8",
+        "intensities": (grey,) * len(fields.get("channels", ("channel0",))),
+        "label_voxels": None,
+        "image_hash": id,
+        "label_hash": None,
+        "content_hash": id,
+    }
+    return CaseFacts(id=id, **{**told, **fields})
+
+
+@pytest.fixture(scope="session")
+def make_facts() -> Callable[..., CaseFacts]:
+    """`facts_of`, for tests of what is concluded from a scan."""
+    return facts_of

@@ -10,11 +10,6 @@ from ..volume import OpenVolume, Volume
 _RAS = np.array([[0, 1], [1, 1], [2, 1]])
 
 
-def _orientation(volume: OpenVolume) -> np.ndarray:
-    """nibabel's orientation array; formats that know no orientation stand as stored."""
-    return getattr(volume.source, "orientation", _RAS)
-
-
 def is_turned(volume: OpenVolume) -> bool:
     """Whether the axes of a file stand otherwise than in the volume that was read from it."""
     return not np.array_equal(_orientation(volume), _RAS)
@@ -31,3 +26,8 @@ def stored_alike(volume: OpenVolume, other: OpenVolume) -> OpenVolume:
     ]
     values = {f.name: getattr(volume, f.name) for f in fields(volume)}
     return Volume(**{**values, "array": np.stack(channels)})
+
+
+def _orientation(volume: OpenVolume) -> np.ndarray:
+    """nibabel's orientation array, (3, 2), from the axes of a file to those of the volume read from it."""
+    return getattr(volume.source, "orientation", _RAS)

@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from fewvox.data.errors import UserError
 from fewvox.data.fingerprint import CaseFacts, Fingerprint
 from fewvox.data.intensities import Intensity
 from fewvox.data.labels import LabelTable
-from fewvox.data.plan import BUDGETS, MAX_POOLINGS, Plan, make_plan, patch_and_strides, width_for
+from fewvox.data.plan import BUDGETS, MAX_POOLINGS, Plan, Window, make_plan, patch_and_strides, width_for
 from fewvox.data.settings import SettingsError, load_mapping, override, parse, read_yaml, write_yaml
 from fewvox.data.volume import Shape
 from hypothesis import given
@@ -208,3 +209,89 @@ def test_a_single_large_slice_uses_the_budget():
     patch, strides = patch_and_strides((1, 5000, 5000), 64**3)
     assert patch == (1, 512, 512)
     assert all(stride[0] == 1 for stride in strides)
+
+
+@given(st.tuples(*[st.integers(1, 700)] * 3), st.integers(16, 128), st.integers(0, 40))
+def test_a_larger_edge_never_gives_a_smaller_patch(shape, edge, more):
+    """Budgets as `prepare` tries them, and volumes however thin; no patch is above the volume."""
+    less, larger = (plan_for(facts(shape), voxels=e**3).training for e in (edge, edge + more))
+    assert math.prod(less.patch) <= math.prod(larger.patch) <= (edge + more) ** 3
+    for extent, size, times in zip(shape, less.patch, poolings(less.strides), strict=True):
+        assert size % 2**times == 0
+        assert size <= -(-extent // 2**times) * 2**times
+
+
+@pytest.mark.parametrize(
+    ("names", "fields", "schemes"),
+    [
+        (("CT", "ct_arterial"), {}, ("ct", "ct")),
+        (("contrast", "T1"), {}, ("zscore", "zscore")),
+        (("DAPI", "anti-GFP (488)"), {}, ("percentile", "percentile")),
+        (("red", "green"), {"orientation": "RAS", "dtype": "int16", "lowest": -1000}, ("ct", "ct")),
+        (("red", "green"), {"orientation": "RAS", "dtype": "float32", "lowest": -1000}, ("zscore", "zscore")),
+        (
+            ("red", "green"),
+            {"orientation": "stored", "dtype": "int16", "lowest": -1000},
+            ("zscore", "zscore"),
+        ),
+        (("red", "green"), {"orientation": "RAS", "dtype": "int16", "lowest": -800}, ("zscore", "zscore")),
+    ],
+)
+def test_normalisation_is_chosen_by_name_and_by_air(names, fields, schemes):
+    lowest = fields.pop("lowest", 0)
+    case = facts(channels=names, intensities=(replace(GREY, lowest=lowest),) * 2, **fields)
+    plan = plan_for(case)
+    assert plan.preprocessing.normalisation == schemes
+    assert all(
+        f"{name}: {scheme}" in plan.reasons["normalisation"]
+        for name, scheme in zip(names, schemes, strict=True)
+    )
+
+
+def test_air_in_most_volumes_is_enough():
+    def with_lowest(value):
+        return facts(orientation="RAS", dtype="int16", intensities=(replace(GREY, lowest=value),) * 2)
+
+    assert plan_for(*map(with_lowest, (-1024, -1000, 0))).preprocessing.normalisation == ("ct", "ct")
+    assert plan_for(*map(with_lowest, (-1024, 0, 0))).preprocessing.normalisation == ("zscore", "zscore")
+
+
+def test_a_given_normalisation_is_of_all_channels_or_one_each():
+    assert plan_for(normalisation=["none"]).preprocessing.normalisation == ("none", "none")
+    assert plan_for(normalisation=["ct", "zscore"]).preprocessing.normalisation == ("ct", "zscore")
+    with pytest.raises(UserError, match=r"3 schemes .*one for each of 2"):
+        plan_for(normalisation=["ct"] * 3)
+
+
+def test_the_window_of_a_ct_is_of_the_median_case():
+    def case(shift):
+        grey = {name: value + shift for name, value in vars(GREY).items()}
+        return facts(intensities=(Intensity(**grey), GREY))
+
+    windows = plan_for(case(0), case(10), case(500), normalisation=["ct", "zscore"]).preprocessing.windows
+    assert windows == (Window(low=11, high=100, mean=30, std=40), None)
+    flat = facts(intensities=(replace(GREY, std=0),) * 2)
+    assert plan_for(flat, normalisation=["ct"]).preprocessing.windows[0].std == 1
+
+
+@pytest.mark.parametrize(
+    ("spacing", "orders"),
+    [
+        ((3.0, 1.0, 1.0), (1, 1, 1)),
+        ((3.1, 1.0, 1.0), (0, 1, 1)),
+        ((1.0, 4.0, 4.0), (1, 0, 0)),
+        (None, (1, 1, 1)),
+    ],
+)
+def test_only_a_much_coarser_axis_keeps_its_slices(spacing, orders):
+    plan = plan_for(facts(spacing=spacing, unit=spacing and "um"))
+    assert plan.preprocessing.orders == orders
+
+
+def test_labels_know_what_is_unannotated():
+    ilastik = facts(label_voxels={1: 9, 2: 5})
+    assert plan_for(ilastik, ignore=0).labels == LabelTable(values=(1, 2), ignore=0)
+    assert plan_for(facts(), ignore=200).labels == LabelTable(values=(0, 3), ignore=200)
+    masks = facts(label_voxels={0: 9, 1: 2, 2: 0}, label_channels=2)
+    overlapping = plan_for(masks, label_kind="overlapping", ignore=1).labels
+    assert overlapping == LabelTable(kind="overlapping", values=(0, 1, 2), ignore=1)

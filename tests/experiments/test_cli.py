@@ -99,7 +99,7 @@ def test_a_good_data_set_scans_with_exit_status_0_and_json(volumes, tmp_path):
     run = fewvox("scan", volumes, "--json", tmp_path / "scan.json")
     assert run.returncode == 0
     found = json.loads((tmp_path / "scan.json").read_text())
-    assert found["problems"] == []
+    assert [(p["severity"], p["found"]) for p in found["problems"]] == [("corrected", "the values 0, 1, 5")]
     assert found["fingerprint"]["spacing"] == [2.0, 1.0, 1.0]
     assert found["fingerprint"]["label_values"] == [0, 1, 5]
 
