@@ -46,7 +46,7 @@ def judge_labels(facts: Sequence[CaseFacts], options: ScanOptions) -> LabelRules
         return replace(rules, problems=(*problems, *_odd_channel_counts(labelled, options)))
     values = sorted({rules.background, *found})
     if options.classes == 2 and len(values) > 2:
-        return _as_two(rules, labelled, problems, options)
+        return _as_two(rules, labelled, found, problems, options)
     if options.classes is not None and len(values) > options.classes:
         problems += _too_many(labelled, values, options.classes)
     elif options.label_kind is None and options.classes is None and _look_like_objects(labelled):
@@ -104,16 +104,19 @@ def _ignored_nowhere(labelled: Sequence[CaseFacts], options: ScanOptions) -> lis
 
 
 def _as_two(
-    rules: LabelRules, labelled: Sequence[CaseFacts], problems: list[Problem], options: ScanOptions
+    rules: LabelRules,
+    labelled: Sequence[CaseFacts],
+    values: Sequence[int],
+    problems: list[Problem],
+    options: ScanOptions,
 ) -> LabelRules:
     """Two classes are expected and more values found: the commonest is background, the rest foreground."""
-    counts = _voxels(labelled)
-    background = counts.most_common(1)[0][0]
+    background = _voxels(labelled).most_common(1)[0][0]
     problem = correction(
         "labels",
         "",
         options,
-        found=f"the values {_told(sorted(counts))} where two classes are expected",
+        found=f"{len(values)} values where two classes are expected ({_told(values)})",
         rule="Two classes are background and foreground",
         done=f"{background}, the commonest, is background, and all other values are foreground",
     )

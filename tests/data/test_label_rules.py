@@ -72,7 +72,7 @@ def test_of_two_expected_classes_the_commonest_value_is_background(judge):
     rules = judge({0: 5, 1: 90, 4: 7}, {0: 5, 9: 8}, classes=2)
     assert (rules.kind, rules.background) == ("instances", 1)
     (found,) = told(rules)
-    assert found == ("corrected", "", "the values 0, 1, 4, 9 where two classes are expected")
+    assert found == ("corrected", "", "4 values where two classes are expected (0, 1, 4, 9)")
     assert [p.severity for p in judge({0: 5, 1: 9, 4: 7}, classes=2, fix=False).problems] == ["error"]
 
 
