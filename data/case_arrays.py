@@ -13,7 +13,7 @@ from .intensities import Intensity
 from .label_voxels import ClassNumbers
 from .plan import Preprocessing
 from .preprocess import normalised, value_range
-from .resample import coarsen_image, coarsen_labels, needed, resample_box, resample_labels_box
+from .resample import coarsen_image, needed, resample_box, resample_labels_box
 from .slabs import Box, Held, boxes
 from .store import CHUNK, as_float32, create_array, open_array, stored_dtype, write_box
 from .volume import Shape, Voxels
@@ -48,20 +48,17 @@ def write_labels(folder: Path, numbers: ClassNumbers, shape: Shape) -> None:
         write_box(out, _start(box), found if overlapping else found[0])
 
 
-def write_coarser(folder: Path, name: str, factors: Sequence[tuple[int, int, int]]) -> None:
-    """Writes each coarser level of "image" or "label" from the level before; `factors` are to level 0."""
+def write_coarser(folder: Path, factors: Sequence[tuple[int, int, int]]) -> None:
+    """Writes each coarser level of an image from the level before; `factors` are to level 0."""
     for level, factor in enumerate(factors[1:], start=1):
-        finer = open_array(folder / f"{name}_{level - 1}.b2nd")
-        lead, extent = finer.shape[:-3], finer.shape[-3:]
-        every = (slice(None),) * len(lead)
-        z, y, x = (now // before for now, before in zip(factor, factors[level - 1], strict=True))
-        shape = tuple(-(-n // f) for n, f in zip(extent, (z, y, x), strict=True))
-        coarser = create_array(folder / f"{name}_{level}.b2nd", (*lead, *shape), finer.dtype)
-        read = as_float32(finer) if name == "image" else finer
-        for box in boxes((shape[0], shape[1], shape[2]), BOX):
-            part = read[(*every, *_times(box, (z, y, x), extent))]
-            coarse = coarsen_image(part, (z, y, x)) if name == "image" else coarsen_labels(part, (z, y, x))
-            write_box(coarser, _start(box), coarse)
+        finer = open_array(folder / f"image_{level - 1}.b2nd")
+        read, (channels, *extent) = as_float32(finer), finer.shape
+        by_z, by_y, by_x = (now // before for now, before in zip(factor, factors[level - 1], strict=True))
+        z, y, x = (-(-n // f) for n, f in zip(extent, (by_z, by_y, by_x), strict=True))
+        coarser = create_array(folder / f"image_{level}.b2nd", (channels, z, y, x), finer.dtype)
+        for box in boxes((z, y, x), BOX):
+            part = read[(slice(None), *_times(box, (by_z, by_y, by_x), extent))]
+            write_box(coarser, _start(box), coarsen_image(part, (by_z, by_y, by_x)))
 
 
 def write_foreground(folder: Path, seed: str) -> dict[int, int]:
@@ -158,6 +155,6 @@ def _start(box: Box) -> Shape:
     return z, y, x
 
 
-def _times(box: Box, factors: tuple[int, int, int], extent: tuple[int, ...]) -> Box:
+def _times(box: Box, factors: tuple[int, int, int], extent: Sequence[int]) -> Box:
     z, y, x = (slice(b.start * f, min(b.stop * f, n)) for b, f, n in zip(box, factors, extent, strict=True))
     return z, y, x

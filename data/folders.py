@@ -87,9 +87,12 @@ def look(where: str | Path, root: Path | None = None) -> Folder:
         return Folder(root=path.parent, volumes=(path,))
     found = walk(path) if path.is_dir() else _globbed(str(where), root)
     if not found.volumes:
+        absent = not path.exists() and not glob.has_magic(str(where))
         raise DatasetError(
             where,
-            found="no volume found" + (f" (not read: {found.unread_kinds})" if found.others else ""),
+            found="no such file or folder"
+            if absent
+            else "no volume found" + (f" (not read: {found.unread_kinds})" if found.others else ""),
             rule=f"Volumes are {', '.join(SUFFIXES)} files",
             remedy="Check the path, or give a glob in quotes such as 'scans/**/*.nii.gz'",
         )

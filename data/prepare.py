@@ -213,13 +213,12 @@ def _made(work: _Work, store: Path) -> StoredCase:
     shape = target_shape(volume, plan.preprocessing, case.image)
     factors = [factor for factor, _ in pyramid(shape, plan.preprocessing.spacing)]
     write_image(folder, volume.array, shape, plan.preprocessing, facts.intensities)
-    write_coarser(folder, "image", factors)
+    write_coarser(folder, factors)
     counts: dict[int, int] = {}
     if case.label is not None and plan.labels is not None:
         _check_unchanged([case.label], facts.label_hash)
         numbers = class_numbers(case, volume, plan.labels, work.options)
         write_labels(folder, numbers, shape)
-        write_coarser(folder, "label", factors)
         counts = write_foreground(folder, facts.content_hash)
     return _finish(folder, work, volume, shape, factors, counts)
 
@@ -288,15 +287,15 @@ def _check_unchanged(paths: Sequence[Path], expected: str | None) -> None:
 
 
 def bytes_needed(scanned: Scan, plan: Plan) -> int:
-    """Most bytes the store can take: images in float32 and labels at all levels, uncompressed."""
+    """Most bytes the store can take: images in float32 at all levels and labels, uncompressed."""
     total = 0
     for f in scanned.fingerprint.cases:
-        voxels = sum(
-            math.prod(shape) for _, shape in pyramid(_shape_in_plan(f, plan), plan.preprocessing.spacing)
-        )
+        shape = _shape_in_plan(f, plan)
+        voxels = sum(math.prod(level) for _, level in pyramid(shape, plan.preprocessing.spacing))
         labels = 0 if plan.labels is None or f.label_voxels is None else _label_bytes(plan, f)
-        total += voxels * (4 * len(f.channels) + labels)
-    return total
+        total += 4 * len(f.channels) * voxels + labels * math.prod(shape)
+    # chunks that do not compress have headers
+    return total + total // 100
 
 
 def _label_bytes(plan: Plan, facts: CaseFacts) -> int:

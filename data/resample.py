@@ -205,9 +205,3 @@ def _halved(array: np.ndarray, axis: int) -> np.ndarray:
         if array.shape[axis] == 2 * pairs
         else np.concatenate([means, array[(*before, slice(-1, None))]], axis)
     )
-
-
-def coarsen_labels(labels: np.ndarray, factors: tuple[int, int, int]) -> np.ndarray:
-    """(..., Z, Y, X) class numbers, every second voxel where the factor is 2 (nearest, none is invented)."""
-    z, y, x = factors
-    return np.ascontiguousarray(labels[..., ::z, ::y, ::x])

@@ -5,7 +5,7 @@ STORE/plan.yaml                      the plan it was prepared with
 STORE/cases/<id>/case.json           what the case is, and the checksum of each of its files
 STORE/cases/<id>/image_0.b2nd        (C, Z, Y, X) float16 or float32, image_1 ... coarser by 2 per pooled axis
 STORE/cases/<id>/label_0.b2nd        (Z, Y, X) class numbers, or (K, Z, Y, X) 0 and 1 where they overlap;
-                                     -1 where nobody annotated; label_1 ... beside each image
+                                     -1 where nobody annotated
 STORE/cases/<id>/foreground.npz      up to 10,000 positions (n, 3) of each class, named by its number
 """
 
@@ -175,9 +175,9 @@ class Store:
         """The image (C, Z, Y, X) at a level, float32; slicing reads only the chunks it touches."""
         return as_float32(self._open(case, f"image_{level}"))
 
-    def label(self, case: str, level: int = 0) -> Voxels:
-        """The class numbers (Z, Y, X) at a level."""
-        return self._open(case, f"label_{level}")
+    def label(self, case: str) -> Voxels:
+        """The class numbers (Z, Y, X), or (K, Z, Y, X) where classes overlap, of the finest level."""
+        return self._open(case, "label_0")
 
     def foreground(self, case: str) -> dict[int, np.ndarray]:
         """Positions (n, 3) in voxels of the finest level, for each class that occurs."""

@@ -90,15 +90,6 @@ def test_each_level_is_half_the_one_before(tmp_path, save_nifti):
     np.testing.assert_allclose(store.image("a", 1)[:], blocks, atol=2e-3)
 
 
-def test_labels_have_the_levels_of_their_images(tmp_path, nifti_folder):
-    found = scan(nifti_folder(tmp_path / "source", 1, shape=(20, 40, 36)))
-    store = prepare(found, make_plan(found.fingerprint), tmp_path / "out")
-    levels = store.cases["c00"].levels
-    assert len(levels) > 1
-    for number in range(len(levels)):
-        assert store.label("c00", number).shape == store.image("c00", number).shape[1:]
-
-
 def test_foreground_positions_are_of_their_class(tiny_store):
     for case in tiny_store.annotated:
         labels = tiny_store.label(case.id)[:]
@@ -262,7 +253,7 @@ def test_slabs_and_boxes_do_not_show(tmp_path, nifti_folder, monkeypatch):
     boxed = prepare(found, plan, tmp_path / "boxed")
     for level in range(len(whole.cases["c00"].levels)):
         np.testing.assert_allclose(boxed.image("c00", level)[:], whole.image("c00", level)[:], atol=2e-3)
-        np.testing.assert_array_equal(boxed.label("c00", level)[:], whole.label("c00", level)[:])
+    np.testing.assert_array_equal(boxed.label("c00")[:], whole.label("c00")[:])
     assert boxed.cases["c00"].foreground_voxels == whole.cases["c00"].foreground_voxels
 
 
@@ -337,7 +328,7 @@ def test_the_bytes_told_hold_all_levels_of_an_anisotropic_volume(tmp_path, save_
     scanned = scan(tmp_path / "data")
     store = prepare(scanned, make_plan(scanned.fingerprint, budget="cpu"), tmp_path / "store")
     raw = sum(4 * store.image("a", level)[:].size for level in range(len(store.cases["a"].levels)))
-    assert bytes_needed(scanned, store.plan) == raw
+    assert raw <= bytes_needed(scanned, store.plan) <= 1.01 * raw
 
 
 def test_the_memory_told_follows_the_largest_volume(tmp_path, save_nifti):

@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from fewvox.data.resample import (
     coarsen_image,
-    coarsen_labels,
     coarser_factors,
     resample,
     resample_box,
@@ -149,13 +148,6 @@ def test_coarse_voxels_are_the_means_of_their_blocks(data, shape, factors):
         assert out[0][index] == pytest.approx(block.mean(), abs=1e-3)
         total += out[0][index] * block.size
     assert total / array.size == pytest.approx(array.mean(dtype=np.float64), abs=1e-3)
-
-
-def test_coarse_labels_have_the_shape_of_the_coarse_image_and_no_new_class():
-    labels = RNG.choice([0, 5], (5, 6, 7)).astype(np.uint8)
-    out = coarsen_labels(labels, (2, 1, 2))
-    assert out.shape == coarsen_image(labels[None], (2, 1, 2)).shape[1:]
-    np.testing.assert_array_equal(out, labels[::2, :, ::2])
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,8 @@ def overlapping(tmp_path, save_tiff):
 
 
 def test_overlapping_classes_go_from_files_to_a_run(overlapping, tmp_path):
-    told = {"label_kind": "overlapping", "ignore_value": 7, "budget": "cpu"}
-    store = api.prepare(overlapping, tmp_path / "store", **told)
+    told = {"label_kind": "overlapping", "ignore_value": 7}
+    store = api.prepare(overlapping, tmp_path / "store", budget="cpu", **told)
     assert [case.annotated_share for case in store.annotated] == [0.75] * 3
     run = api.finetune(
         tmp_path / "store",
@@ -55,7 +55,7 @@ def test_a_store_is_not_prepared_of_a_scan_with_errors(overlapping, tmp_path):
 
 
 def test_a_plan_and_a_checkpoint_do_not_go_together(overlapping, tmp_path):
-    with pytest.raises(UserError, match="Either a file tells the plan, or a checkpoint does"):
+    with pytest.raises(UserError, match="Either a file or a checkpoint tells the whole plan"):
         api.prepare(overlapping, tmp_path / "store", plan="plan.yaml", from_checkpoint="run")
 
 

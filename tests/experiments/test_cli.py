@@ -179,7 +179,7 @@ def test_a_list_of_cases_and_their_number_do_not_mix(volumes, tmp_path):
 
 def test_an_existing_store_is_noticed_before_anything_is_read(volumes, tmp_path, monkeypatch):
     monkeypatch.setattr(api, "scan", lambda *_, **__: pytest.fail("read"))
-    with pytest.raises(UserError, match="A store is never written over"):
+    with pytest.raises(UserError, match="What is there is never written over"):
         api.prepare(volumes, tmp_path)
 
 
@@ -347,7 +347,7 @@ def test_a_comparison_with_a_failed_run_exits_1_with_its_report_until_it_is_mend
     assert "1 runs failed; the report says why" in told
     report = tmp_path / "two-comparison/report.html"
     assert f"report: {report}" in told
-    assert "no such folder" in report.read_text(encoding="utf-8")
+    assert "no such file or folder" in report.read_text(encoding="utf-8")
     shutil.copytree(volumes / "labels", masks)
     status, told = typed("compare", "two.yaml", "--out", "two-comparison")
     assert status == 0
