@@ -46,11 +46,6 @@ class DescribedSource:
     shape: Shape
     planar: bool
 
-    @property
-    def orientation(self) -> np.ndarray:
-        """nibabel's orientation array, (3, 2): from the stored axes to those of the volume."""
-        return self.turn.orientation
-
 
 def volume(
     path: Path,

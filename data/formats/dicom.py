@@ -68,9 +68,7 @@ def read(path: Path, choices: ReadChoices = AS_STORED) -> Volume:  # noqa: ARG00
         direction=direction,
         orientation="RAS",
         channels=(slices[0].tags.get(_MODALITY, "").strip() or "channel0",),
-        source=NiftiSource(
-            header=_nifti_header(affine, (x, y, z)), axes=turn.axes, flips=turn.flips, shape=(x, y, z)
-        ),
+        source=NiftiSource(header=_nifti_header(affine, (x, y, z)), turn=turn, shape=(x, y, z)),
         notes=tuple(notes),
     )
 

@@ -6,16 +6,14 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation, ornt_transform
 
 from ..errors import VolumeError
 from ..units import canonical
-from ..volume import OpenVolume, Shape, Triple
+from ..volume import OpenVolume, Shape
 from .choices import AS_STORED, ReadChoices
-from .spacing import tidy
+from .ras import Turn, geometry
 from .stored import Key, Stored, declared_axes, time_point, volume_of
 
-_RAS = np.array([[0, 1], [1, 1], [2, 1]])
 _VERSIONS = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 _HEAD_BYTES = 540
 _COLOURS = ("red", "green", "blue", "alpha")
@@ -28,20 +26,14 @@ Header = nib.Nifti1Header  # nibabel's NIfTI-2 header is a subclass
 class NiftiSource:
     """What a result needs to be written in the geometry of the NIfTI file that it came from.
 
-    `header` is the binary header in the file's byte order, `axes` and `flips` tell where each stored axis
-    stands in RAS and in which direction (nibabel's orientation array), `shape` is the stored (X, Y, Z).
+    `header` is the binary header in the file's byte order, `turn` tells where each stored axis stands in RAS,
+    `shape` is the stored (X, Y, Z).
     """
 
     header: bytes
-    axes: tuple[int, int, int]
-    flips: tuple[int, int, int]
+    turn: Turn
     shape: Shape
     planar: bool = False
-
-    @property
-    def orientation(self) -> np.ndarray:
-        """nibabel's orientation array, (3, 2): from the stored axes to RAS."""
-        return np.column_stack([self.axes, self.flips])
 
 
 def read(path: Path, choices: ReadChoices = AS_STORED) -> OpenVolume:
@@ -66,11 +58,10 @@ def read(path: Path, choices: ReadChoices = AS_STORED) -> OpenVolume:
     notes: list[str] = []
     shape = _spatial_shape(path, header)
     affine = _affine(path, header)
-    orientation = io_orientation(affine).astype(int)
-    spacing, origin, direction = _geometry(affine @ inv_ornt_aff(orientation, shape))
-    (x_axis, x_flip), (y_axis, y_flip), (z_axis, z_flip) = orientation.tolist()
+    turn = Turn.of(affine)
+    spacing, origin, direction = geometry(turn.affine(affine, shape))
 
-    stored = _stored(path, header, choices, notes, content, orientation)
+    stored = _stored(path, header, choices, notes, content, turn)
     array = stored.canonical()[:] if packed else stored.opened()
     return volume_of(
         array,
@@ -82,8 +73,7 @@ def read(path: Path, choices: ReadChoices = AS_STORED) -> OpenVolume:
         channels=_COLOURS[: array.shape[0]] if header.get_data_dtype().names else (),
         source=NiftiSource(
             header=header.binaryblock,
-            axes=(x_axis, y_axis, z_axis),
-            flips=(x_flip, y_flip, z_flip),
+            turn=turn,
             shape=shape,
             planar=len(header.get_data_shape()) == 2,
         ),
@@ -99,8 +89,7 @@ def write(path: Path, array: np.ndarray, source: NiftiSource) -> None:
     """
     channels = array.view(np.uint8) if array.dtype == bool else array
     channels = channels if array.ndim == 4 else channels[None]
-    back = ornt_transform(_RAS, source.orientation)
-    stored = [apply_orientation(channel.transpose(2, 1, 0), back) for channel in channels]
+    stored = [source.turn.back(channel) for channel in channels]
     if stored[0].shape != source.shape:
         raise ValueError(f"a result of stored shape {stored[0].shape} for a source of shape {source.shape}")
     data = stored[0] if len(stored) == 1 else np.stack(stored, axis=-1)
@@ -210,7 +199,7 @@ def _stored(
     choices: ReadChoices,
     notes: list[str],
     content: bytes | None,
-    orientation: np.ndarray,
+    turn: Turn,
 ) -> Stored:
     """The array in the file, or in its decompressed content; its letters say where each axis points."""
     axes, shape = _named_axes(path, header, choices, notes)
@@ -231,16 +220,15 @@ def _stored(
         return _scaled(np.array(np.ndarray(shape, dtype, mapped, offset, order="F")[key]), header)
 
     read((slice(0),) * len(shape))  # raises where the file ends before its voxels do
-    turned = {"XYZ"[n]: "XYZ"[axis] for n, axis in enumerate(orientation[:, 0].tolist())}
     return Stored(
         shape=shape,
         dtype=_scaled(np.zeros(1, dtype), header).dtype,
-        axes="".join(turned.get(axis, axis) for axis in axes),
+        axes=turn.letters(axes),
         # a slice of the slowest spatial axis is the longest run of bytes
         chunk=tuple(1 if axis == "Z" else n for axis, n in zip(axes, shape, strict=True)),
         read=read,
         time=time_point(path, choices, count, f"a stored shape {header.get_data_shape()}"),
-        flipped="".join("XYZ"[axis] for axis, flip in orientation.tolist() if flip < 0),
+        flipped=turn.flipped,
     )
 
 
@@ -311,13 +299,6 @@ def _scaled(raw: np.ndarray, header: Header) -> np.ndarray:
     with np.errstate(over="ignore", invalid="ignore"):
         values = raw.astype(np.float64) * slope + (inter or 0.0)
         return values.astype(np.result_type(raw.dtype, np.float32), copy=False)
-
-
-def _geometry(affine: np.ndarray) -> tuple[Triple, Triple, tuple[Triple, Triple, Triple]]:
-    """Spacing, origin and direction in z, y, x order of an affine in x, y, z order."""
-    lengths = np.linalg.norm(affine[:3, :3], axis=0)
-    z, y, x = (affine[:3, :3] / lengths)[::-1, ::-1].tolist()
-    return tidy(lengths[::-1]), tuple(affine[2::-1, 3].tolist()), (tuple(z), tuple(y), tuple(x))
 
 
 def _unit(header: Header, notes: list[str]) -> str:

@@ -14,6 +14,7 @@ import tifffile
 import zarr
 from fewvox.data.errors import VolumeError
 from fewvox.data.formats import files, nifti, tiff
+from fewvox.data.formats.ras import Turn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from zarr.storage import LocalStore
@@ -284,7 +285,7 @@ def test_sources_cross_process_boundaries(tmp_path, name, write):
 
 def test_mask_suffixes():
     shape = (1, 1, 1)
-    header = nifti.NiftiSource(header=b"", axes=(0, 1, 2), flips=(1, 1, 1), shape=shape)
+    header = nifti.NiftiSource(header=b"", turn=Turn(), shape=shape)
     assert files.mask_suffix(header) == ".nii.gz"
     assert files.mask_suffix(tiff.TiffSource(kind="imagej", shape=shape)) == ".tif"
     assert files.mask_suffix(tiff.TiffSource(kind="plain", shape=shape)) == ".tif"
