@@ -36,7 +36,6 @@ from ..ssl.methods.registry import METHODS
 from ..ssl.pretrain import PretrainConfig, Pretrained
 from .config import configuration, read_cases, read_split
 from .display import TrainingDisplay, bytes_text, console, meter
-from .pictures import write_embeddings
 from .planning import check_one_source, label_kind_of, planned
 from .reading import LabelReading, Reading, scan_options
 
@@ -299,6 +298,8 @@ def embed(
         seed: decides the views.
         device: "auto", "cpu" or "cuda".
     """
+    from .pictures import write_embeddings  # slow to import, needed here alone
+
     checkpoint = load(model)
     with new_folder(Path(out)) as partial:
         with meter("embedding") as shown:

@@ -11,7 +11,7 @@ from rich.markup import escape
 from ..data.errors import UserError
 from ..data.problems import Problem
 from .display import console, errors
-from .reading import label_kind_option, takes_reading
+from .reading_options import label_kind_option, takes_reading
 
 app = typer.Typer(
     name="fewvox",

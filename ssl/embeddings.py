@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from sklearn.decomposition import PCA
 from torch import Tensor
 
 from ..data.errors import UserError
@@ -93,6 +92,8 @@ def principal_components(values_ND: Tensor) -> tuple[Tensor, tuple[float, float]
         )
     if float(values_ND.double().var(dim=0).sum()) == 0:
         return torch.zeros(len(values_ND), 2, dtype=torch.float64), (0.0, 0.0)
+    from sklearn.decomposition import PCA  # slow to import, needed here alone
+
     pca = PCA(n_components=2, svd_solver="full")
     components = torch.from_numpy(pca.fit_transform(values_ND.double().numpy()))
     first, second = pca.explained_variance_ratio_.tolist()

@@ -8,7 +8,8 @@ from fewvox.data.formats.choices import ReadChoices
 from fewvox.data.reading import ScanOptions
 from fewvox.experiments import api
 from fewvox.experiments.cli import app
-from fewvox.experiments.reading import LabelReading, Reading, scan_options, takes_reading
+from fewvox.experiments.reading import LabelReading, Reading, scan_options
+from fewvox.experiments.reading_options import takes_reading
 from typer import Typer
 from typer.testing import CliRunner
 
