@@ -2,6 +2,7 @@
 
 import json
 
+import nibabel as nib
 import numpy as np
 import pytest
 from fewvox.data.dataset import DatasetError
@@ -331,3 +332,26 @@ def test_probability_maps_beside_masks_are_neither_scored_nor_missed(folders):
     write_manifest(masks, {"a": "unseen"}, LabelTable(values=(0, 1)))
     found = evaluate(masks, labels)
     assert (found.without_label, found.problems, found.mean()) == ((), (), 1)
+
+
+def test_a_label_that_lies_elsewhere_than_its_mask_is_not_scored(tmp_path, save_nifti):
+    """Flipped voxels of one header would have met those of another place."""
+    mask = np.zeros((4, 5, 6), np.uint8)
+    mask[1:3, 1:3, 1:3] = 1
+    save_nifti(tmp_path / "masks/a.nii.gz", mask)
+    (tmp_path / "labels").mkdir()
+    nib.save(nib.Nifti1Image(mask.T, np.diag((-1.0, 1, 2, 1))), tmp_path / "labels/a.nii.gz")
+    found = evaluate(tmp_path / "masks", tmp_path / "labels")
+    assert (found.scores, [p.found.split(" ")[0] for p in found.problems]) == ((), ["origin"])
+    found = evaluate(tmp_path / "masks", tmp_path / "labels", accept_geometry=True)
+    assert (found.problems, found.mean()) == ((), 1.0)
+
+
+def test_voxels_outside_of_the_regions_are_not_scored(tmp_path, save_nifti):
+    mask, region = np.ones((4, 5, 6), np.uint8), np.ones((4, 5, 6), np.uint8)
+    label = mask.copy()
+    label[0], region[0] = 0, 0
+    for folder, array in (("masks", mask), ("labels", label), ("regions", region)):
+        save_nifti(tmp_path / folder / "a.nii.gz", array)
+    assert (evaluate(tmp_path / "masks", tmp_path / "labels").mean() or 0) < 1
+    assert evaluate(tmp_path / "masks", tmp_path / "labels", regions=tmp_path / "regions").mean() == 1
