@@ -56,14 +56,6 @@ def judge_labels(facts: Sequence[CaseFacts], options: ScanOptions) -> LabelRules
     return replace(rules, problems=tuple(problems))
 
 
-def _values(labelled: Sequence[CaseFacts], options: ScanOptions) -> list[int]:
-    """The values that are classes, background first: 0, or the lowest other one where 0 is unannotated."""
-    values = {0}.union(*(f.label_voxels or {} for f in labelled))
-    if options.label_kind == "overlapping":  # numbers of channels
-        return sorted(values)
-    return sorted(values - {options.ignore}) or [1]
-
-
 def _one_white(facts: Sequence[CaseFacts], options: ScanOptions) -> tuple[Sequence[CaseFacts], list[Problem]]:
     """Masks of 0 and 255 among masks of 0 and 1: both mean the same, and 255 becomes 1."""
     values = [set(f.label_voxels) - {0} for f in facts if f.label_voxels is not None]

@@ -110,7 +110,7 @@ class StoreIndex:
 
 
 class Store:
-    """A whole prepared data set, read lazily: opening it reads two small files."""
+    """A whole prepared data set, read lazily: opening it reads index and plan, and the sizes of its files."""
 
     def __init__(self, path: Path, plan: Plan, index: StoreIndex) -> None:
         self.path, self.plan, self.records = path, plan, index.records
