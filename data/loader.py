@@ -2,19 +2,21 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, TypeVar
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import BeforeValidator
 from torch import Tensor
 
-from .augment.intensity import IntensityConfig, change_intensity
-from .augment.spatial import SpatialConfig, apply_maps, random_maps, read_size
-from .boxes import centred_start, random_start, read_box
+from .augment.chain import AugmentConfig, changed, completed, preset
+from .augment.draws import Draws
+from .augment.spatial import draw_turn, patch_map
+from .boxes import random_start
+from .cut import Cut, cut_image, cut_labels
 from .labels import IGNORED
-from .settings import settings
+from .settings import Probability, settings
 from .store import Store
 from .volume import Shape
 
@@ -27,13 +29,11 @@ class PatchConfig:
     """How patches are drawn and changed.
 
     `foreground_share` of the patches have a labelled voxel exactly in their middle (nnU-Net: a third; a
-    half here, as Biom3d does, so that a batch of 2 has one). None for `spatial` or `intensity` leaves
-    that part of the augmentation out.
+    half here, as Biom3d does, so that a batch of 2 has one).
     """
 
-    foreground_share: Annotated[float, Field(ge=0, le=1)] = 0.5
-    spatial: SpatialConfig | None = SpatialConfig()
-    intensity: IntensityConfig | None = IntensityConfig()
+    foreground_share: Probability = 0.5
+    augment: Annotated[AugmentConfig, BeforeValidator(completed("nnunet"))] = preset("nnunet")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +55,20 @@ class PatchBatch:
             labels=self.labels.to(device, non_blocking=True),
             cases=self.cases,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadPatch:
+    """What was read for one patch, and the seed of what is done to it."""
+
+    case: str
+    image: Cut
+    labels: Cut
+    seed: int
+
+    def to(self, device: torch.device) -> "ReadPatch":
+        """The same on another device."""
+        return replace(self, image=self.image.to(device), labels=self.labels.to(device))
 
 
 class PatchSampler:
@@ -79,33 +93,46 @@ class PatchSampler:
         self.store, self.cases, self.patch = store, tuple(cases), patch
         self.batch_size, self.config, self.seed = batch, config, seed
         self.foreground = {case: store.foreground(case) for case in self.cases}
-        self.read = patch if config.spatial is None else read_size(patch, config.spatial)
 
     def batch(self, step: int) -> PatchBatch:
         """The batch of a training step (from 0)."""
-        items = [self._item(step * self.batch_size + i) for i in range(self.batch_size)]
-        cases = tuple(case for case, _, _ in items)
-        images = torch.from_numpy(np.stack([image for _, image, _ in items]).astype(np.float32, copy=False))
-        labels = torch.from_numpy(np.stack([label for _, _, label in items]).astype(np.int64))
-        generator = torch.Generator().manual_seed(step_seed(self.seed, step))
-        images, labels = self._augment(images, labels, cases, generator)
-        return PatchBatch(images=images, labels=labels, cases=cases)
+        return self.finish(self.read(step))
 
     def batches(self, first: int, last: int) -> Iterator[PatchBatch]:
         """The batches of steps `first` to `last` - 1, the next one made while one is used."""
         return prefetched(self.batch, first, last)
 
-    def _item(self, k: int) -> tuple[str, np.ndarray, np.ndarray]:
+    def read(self, step: int) -> tuple[ReadPatch, ...]:
+        """What of the store the batch of a step is made of."""
+        first = step * self.batch_size
+        return tuple(self._read(k) for k in range(first, first + self.batch_size))
+
+    def finish(self, patches: Sequence[ReadPatch]) -> PatchBatch:
+        """The batch made of what was read, on the device where that is."""
+        finished = [self._finished(patch) for patch in patches]
+        images, labels = (torch.stack(parts) for parts in zip(*finished, strict=True))
+        return PatchBatch(images=images, labels=labels.long(), cases=tuple(patch.case for patch in patches))
+
+    def _read(self, k: int) -> ReadPatch:
         n = len(self.cases)
         order = np.random.default_rng([self.seed, 0, k // n]).permutation(n)
         case = self.cases[order[k % n]]
-        rng = np.random.default_rng([self.seed, 1, k])
-        start = self._start(case, rng, foreground=self._is_foreground(k))
-        # the box that is read is larger than the patch and has the same centre
-        start = start - (np.array(self.read) - self.patch) // 2
-        # opened for each patch: an open array holds a file, and a process may hold a thousand
-        image = read_box(self.store.image(case), start, self.read)
-        return case, image, read_box(self.store.label(case), start, self.read, self._outside(case))
+        draws = Draws((self.seed, 1, k))
+        voxel, place = self._anchor(case, draws.numbers, foreground=self._is_foreground(k))
+        spacing, spatial = self.store.plan.preprocessing.spacing, self.config.augment.spatial
+        turn = np.eye(3) if spatial is None else draw_turn(self.patch, spacing, spatial, draws)
+        affine = patch_map(turn, place, voxel)
+        return ReadPatch(
+            case=case,
+            image=cut_image(self.store, case, affine, self.patch),
+            labels=cut_labels(self.store, case, affine, self.patch, self._outside(case)),
+            seed=int(draws.numbers.integers(2**62)),
+        )
+
+    def _finished(self, patch: ReadPatch) -> tuple[Tensor, Tensor]:
+        image = changed(patch.image.image(), self.config.augment.chain, patch.seed)
+        labels = patch.labels.labels()
+        return image, labels if self._overlapping else labels[0]
 
     def _outside(self, case: str) -> int:
         """The class number of what lies beyond the border of a case."""
@@ -115,11 +142,15 @@ class PatchSampler:
         share = self.config.foreground_share
         return int((k + 1) * share + 1e-9) > int(k * share + 1e-9)
 
-    def _start(self, case: str, rng: np.random.Generator, *, foreground: bool) -> np.ndarray:
+    def _anchor(
+        self, case: str, rng: np.random.Generator, *, foreground: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """A voxel of the patch and where in the volume it comes to, however the patch is turned around it."""
         middles = self._middles(case, rng, foreground=foreground)
-        if not len(middles):
-            return random_start(self.store.cases[case].shape, self.patch, rng)
-        return centred_start(middles[rng.integers(len(middles))], self.patch)
+        if len(middles):
+            return np.array(self.patch) // 2, middles[rng.integers(len(middles))]
+        middle = (np.array(self.patch) - 1) / 2
+        return middle, random_start(self.store.cases[case].shape, self.patch, rng) + middle
 
     def _middles(self, case: str, rng: np.random.Generator, *, foreground: bool) -> np.ndarray:
         """Voxels (n, 3) of which one becomes the middle of a patch; none where it may lie anywhere."""
@@ -131,25 +162,10 @@ class PatchSampler:
             return positions[classes[rng.integers(len(classes))]]
         return background
 
-    def _augment(
-        self, images: Tensor, labels: Tensor, cases: Sequence[str], generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        if self.config.spatial is not None:
-            spacing = self.store.plan.preprocessing.spacing
-            maps = random_maps(len(images), self.patch, spacing, self.config.spatial, generator)
-            images = apply_maps(images, maps, self.patch)
-            labels = self._turned(labels, maps, cases)
-        if self.config.intensity is not None:
-            images = change_intensity(images, self.config.intensity, generator)
-        return images, labels
-
-    def _turned(self, labels: Tensor, maps: Tensor, cases: Sequence[str]) -> Tensor:
-        """Labels (B, ..., *patch) cut by `maps`; out of the box they become what is beyond the border."""
-        outside = torch.tensor([float(self._outside(case)) for case in cases]).view(-1, 1, 1, 1, 1)
-        channels = labels.view(len(labels), -1, *self.read).float()
-        # a map fills with 0
-        turned = apply_maps(channels - outside, maps, self.patch, nearest=True) + outside
-        return turned.view(*labels.shape[:-3], *self.patch).long()
+    @property
+    def _overlapping(self) -> bool:
+        labels = self.store.plan.labels
+        return labels is not None and labels.kind == "overlapping"
 
 
 def prefetched(make: Callable[[int], T], first: int, last: int) -> Iterator[T]:

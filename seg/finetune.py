@@ -140,7 +140,7 @@ def finetune(
 
 def resolved_config(config: FinetuneConfig, plan: Plan) -> FinetuneConfig:
     """The configuration with every `auto` and None replaced by what will be used."""
-    patches = replace(config.patches, spatial=with_flips(config.patches.spatial, plan, config.steps))
+    patches = replace(config.patches, augment=with_flips(config.patches.augment, plan, config.steps))
     return replace(resolved_training(config, plan), patches=patches)
 
 

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from ..data.augment.spatial import SpatialConfig
+from ..data.augment.chain import AugmentConfig
 from ..data.errors import UserError
 from ..data.plan import Plan
 from ..data.settings import checked, settings
@@ -97,11 +97,12 @@ def resolved_training(config: C, plan: Plan) -> C:
     )
 
 
-def with_flips(spatial: SpatialConfig | None, plan: Plan, steps: int) -> SpatialConfig | None:
+def with_flips(augment: AugmentConfig, plan: Plan, steps: int) -> AugmentConfig:
     """The same with its flip probability chosen, where it was left open."""
+    spatial = augment.spatial
     if spatial is None or spatial.flip_probability is not None:
-        return spatial
-    return replace(spatial, flip_probability=flip_probability(plan, steps))
+        return augment
+    return replace(augment, spatial=replace(spatial, flip_probability=flip_probability(plan, steps)))
 
 
 def flip_probability(plan: Plan, steps: int) -> float:

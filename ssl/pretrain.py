@@ -159,7 +159,7 @@ def resolved_config(config: PretrainConfig, plan: Plan, registered: Registered) 
             remedy=f"Set batch={least} or more",
         )
     every = config.validate_every or max(1, config.steps // 5)
-    spatial = with_flips(config.views.spatial, plan, config.steps)
+    augment = with_flips(config.views.augment, plan, config.steps)
     optimizer = resolved(config.optimizer, config.steps)
     if optimizer.name == "adamw" and config.optimizer.lr is None and registered.method.adamw_lr is not None:
         optimizer = replace(optimizer, lr=registered.method.adamw_lr)
@@ -167,7 +167,7 @@ def resolved_config(config: PretrainConfig, plan: Plan, registered: Registered) 
         resolved_training(replace(config, optimizer=optimizer), plan),
         validate_every=every,
         options=plain(parse(registered.config, config.options, "options")),
-        views=replace(config.views, spatial=spatial),
+        views=replace(config.views, augment=augment),
     )
 
 

@@ -1,14 +1,17 @@
 """Views of unannotated volumes: SmartPatch boxes, read and turned in one interpolation, then augmented."""
 
 from collections.abc import Iterator, Sequence
+from typing import Annotated
 
 import numpy as np
 import torch
+from pydantic import BeforeValidator
 from torch import Tensor
 
-from ..data.augment.intensity import IntensityConfig, change_intensity
-from ..data.augment.spatial import SpatialConfig, apply_maps, random_maps
-from ..data.boxes import read_box
+from ..data.augment.chain import AugmentConfig, changed, completed, preset
+from ..data.augment.draws import Draws
+from ..data.augment.spatial import draw_turn, patch_map
+from ..data.cut import cut_image
 from ..data.errors import UserError
 from ..data.loader import prefetched, step_seed
 from ..data.settings import settings
@@ -20,21 +23,10 @@ from .smartpatch import Box, SmartPatchConfig, draw_boxes, padded_share
 
 @settings
 class ViewConfig:
-    """How views are drawn and changed; None for `spatial` or `intensity` leaves that part out.
-
-    Views are turned and changed more often than supervised patches (half of them are turned): what a
-    pretext task must not tell views apart by has to differ between them. Scaling is left to `boxes.zoom`.
-    """
+    """How views are drawn and changed."""
 
     boxes: SmartPatchConfig = SmartPatchConfig()
-    spatial: SpatialConfig | None = SpatialConfig(rotation_probability=0.5, scale_probability=0.0)
-    intensity: IntensityConfig | None = IntensityConfig(
-        noise_probability=0.3,
-        blur_probability=0.3,
-        brightness_probability=0.3,
-        contrast_probability=0.3,
-        gamma_probability=0.5,
-    )
+    augment: Annotated[AugmentConfig, BeforeValidator(completed("views"))] = preset("views")
 
 
 class ViewSampler:
@@ -81,25 +73,24 @@ class ViewSampler:
 
     def views(self, cases: Sequence[str], seed: int, progress: float) -> Views:
         """Views of the given cases, all drawn from `seed`, at the share `progress` of the training."""
-        rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+        draws = Draws((seed,))
         boxes = [
             draw_boxes(
-                self.store.cases[case].shape, self.patch, self.spec.count, progress, self.config.boxes, rng
+                self.store.cases[case].shape,
+                self.patch,
+                self.spec.count,
+                progress,
+                self.config.boxes,
+                draws.numbers,
             )
             for case in cases
         ]
-        views = []
-        for v in range(self.spec.count):
-            maps = self._maps(len(cases), generator)
-            images = torch.cat(
-                [
-                    read_view(self.store, case, of_case[v], self.patch, turn)
-                    for case, of_case, turn in zip(cases, boxes, maps, strict=True)
-                ]
+        views = [
+            torch.stack(
+                [self._view(case, of_case[v], draws) for case, of_case in zip(cases, boxes, strict=True)]
             )
-            if self.config.intensity is not None:
-                images = change_intensity(images, self.config.intensity, generator)
-            views.append(images)
+            for v in range(self.spec.count)
+        ]
         # another one for the method, or its draws would go along with those of the views
         return Views(views=tuple(views), cases=tuple(cases), seed=step_seed(seed, 0))
 
@@ -114,42 +105,17 @@ class ViewSampler:
         listed = ", ".join(mostly[:5]) + (f" and {len(mostly) - 5} more" if len(mostly) > 5 else "")
         return f"warning: {told}, and most of those of {listed}: set a smaller patch"
 
-    def _maps(self, count: int, generator: torch.Generator) -> Tensor:
-        if self.config.spatial is None:
-            return torch.eye(3, dtype=torch.float64).expand(count, 3, 3)
-        spacing = self.store.plan.preprocessing.spacing
-        return random_maps(count, self.patch, spacing, self.config.spatial, generator)
+    def _view(self, case: str, box: Box, draws: Draws) -> Tensor:
+        spacing, spatial = self.store.plan.preprocessing.spacing, self.config.augment.spatial
+        turn = np.eye(3) if spatial is None else draw_turn(self.patch, spacing, spatial, draws)
+        image = cut_image(self.store, case, view_map(box, turn, self.patch), self.patch).image()
+        return changed(image, self.config.augment.chain, int(draws.numbers.integers(2**62)))
 
 
-def read_view(store: Store, case: str, box: Box, patch: Shape, turn: Tensor) -> Tensor:
-    """The view (1, C, *patch) of a box, turned by `turn` (3, 3) around its centre; 0 outside the volume.
-
-    Crop, turn and resize are one linear interpolation, from the coarsest level of the store that is at
-    least as fine as the view.
-    """
-    # from voxels of the view to voxels of the volume, around the centres of view and box
-    linear = np.diag(box.size / patch) @ turn.numpy()
-    levels = store.cases[case].levels
-    level = max(i for i, factor in enumerate(levels) if _as_fine(factor, linear))
-    factor = np.array(levels[level])
-    linear = linear / factor[:, None]
-    centre = (box.start + box.size / 2) / factor - 0.5
-    reach = np.abs(linear) @ ((np.array(patch) - 1) / 2)
-    # a single slice has one place: off it, its grey values would be mixed with the 0 outside
-    stored = store.image(case, level)
-    single = np.array(stored.shape[-3:]) == 1
-    centre = np.where(single & (reach == 0), 0.0, centre)
-    low, high = np.floor(centre - reach).astype(int), np.ceil(centre + reach).astype(int)
-    z, y, x = high - low + 1
-    image = torch.from_numpy(read_box(stored, low, (int(z), int(y), int(x))))
-    shift = torch.from_numpy(centre - (low + high) / 2)
-    return apply_maps(image[None], torch.from_numpy(linear)[None], patch, shifts=shift[None])
-
-
-def _as_fine(factor: tuple[int, int, int], linear: np.ndarray) -> bool:
-    """Whether a level's voxels are no larger than the view's steps along each axis of the volume."""
-    steps = np.linalg.norm(linear, axis=1)
-    return all(f == 1 or f <= step * (1 + 1e-6) for f, step in zip(factor, steps, strict=True))
+def view_map(box: Box, turn: np.ndarray, shape: Shape) -> np.ndarray:
+    """The map (3, 4) from indices of a view's voxels to the volume's, for a box turned around its centre."""
+    linear = (box.size / shape)[:, None] * turn
+    return patch_map(linear, box.start + box.size / 2 - 0.5, (np.array(shape) - 1) / 2)
 
 
 def evenly(cases: Sequence[str], count: int) -> tuple[str, ...]:

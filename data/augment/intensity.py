@@ -1,64 +1,98 @@
-"""Random noise, blur, brightness, contrast and gamma on z-scored patches."""
+"""Noise, blur, brightness, contrast, gamma and lost resolution, on z-scored patches."""
 
-from typing import Annotated
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor
 
 from ..settings import Probability, settings
-
-Range = tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]]
+from .draws import Draws
+from .operations import PositiveRange, Range
 
 
 @settings
-class IntensityConfig:
-    """Ranges and probabilities per patch; defaults follow nnU-Net (Isensee et al. 2021, supplement 4)."""
+class Noise:
+    """Gaussian noise of a variance drawn from `variance`, the same in all channels."""
 
-    noise_variance: Range = (0.0, 0.1)
-    noise_probability: Probability = 0.1
-    blur_sigma: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.5, 1.0)
-    blur_probability: Probability = 0.2
-    brightness: Range = (0.75, 1.25)
-    brightness_probability: Probability = 0.15
-    contrast: Range = (0.75, 1.25)
-    contrast_probability: Probability = 0.15
-    gamma: Range = (0.7, 1.5)
-    gamma_probability: Probability = 0.3
-    inverted_gamma_probability: Probability = 0.1
+    op: Literal["noise"] = "noise"
+    probability: Probability = 0.1
+    variance: Range = (0.0, 0.1)
+
+    def __call__(self, image: Tensor, draws: Draws) -> Tensor:
+        """The image with noise."""
+        return image.add_(draws.normal(image), alpha=draws.within(self.variance) ** 0.5)
 
 
-def change_intensity(images: Tensor, config: IntensityConfig, generator: torch.Generator) -> Tensor:
-    """The patches (B, C, Z, Y, X) with each one's intensities changed by its own draw."""
-    # a generator for each: what is done to one patch never shifts the draws of the next
-    seeds = torch.randint(2**62, (len(images),), generator=generator).tolist()
-    own = [torch.Generator().manual_seed(seed) for seed in seeds]
-    return torch.stack([_change(image, config, g) for image, g in zip(images, own, strict=True)])
+@settings
+class Blur:
+    """Gaussian blur by `sigma` voxels; each channel with `channel_probability` and a draw of its own."""
+
+    op: Literal["blur"] = "blur"
+    probability: Probability = 0.2
+    channel_probability: Probability = 1.0
+    sigma: PositiveRange = (0.5, 1.0)
+
+    def __call__(self, image: Tensor, draws: Draws) -> Tensor:
+        """The image with its channels blurred."""
+        for channel in image:
+            sigma = draws.within(self.sigma)
+            if draws.chance(self.channel_probability):
+                channel[:] = gaussian_blur(channel[None], sigma)[0]
+        return image
 
 
-def _change(image: Tensor, config: IntensityConfig, generator: torch.Generator) -> Tensor:
-    # every number is drawn whether used or not: one probability then never shifts the others' draws
-    chance = torch.rand(6, generator=generator).tolist()
-    share = torch.rand(6, generator=generator).tolist()
-    if chance[0] < config.noise_probability:
-        std = _within(config.noise_variance, share[0]) ** 0.5
-        image = image + std * torch.randn(image.shape, generator=generator).to(image)
-    if chance[1] < config.blur_probability:
-        image = gaussian_blur(image, _within(config.blur_sigma, share[1]))
-    if chance[2] < config.brightness_probability:
-        image = image * _within(config.brightness, share[2])
-    if chance[3] < config.contrast_probability:
-        image = change_contrast(image, _within(config.contrast, share[3]))
-    if chance[4] < config.inverted_gamma_probability:
-        image = -change_gamma(-image, _within(config.gamma, share[4]))
-    if chance[5] < config.gamma_probability:
-        image = change_gamma(image, _within(config.gamma, share[5]))
-    return image
+@settings
+class Brightness:
+    """Every channel times a factor of its own."""
+
+    op: Literal["brightness"] = "brightness"
+    probability: Probability = 0.15
+    factor: PositiveRange = (0.75, 1.25)
+
+    def __call__(self, image: Tensor, draws: Draws) -> Tensor:
+        """The image with its channels multiplied."""
+        for channel in image:
+            channel.mul_(draws.factor(self.factor))
+        return image
 
 
-def _within(limits: tuple[float, float], share: float) -> float:
-    return limits[0] + share * (limits[1] - limits[0])
+@settings
+class Contrast:
+    """Every channel spread around its mean by a factor of its own, within the range it had."""
+
+    op: Literal["contrast"] = "contrast"
+    probability: Probability = 0.15
+    factor: PositiveRange = (0.75, 1.25)
+
+    def __call__(self, image: Tensor, draws: Draws) -> Tensor:
+        """The image with its channels spread."""
+        for channel in image:
+            channel[:] = change_contrast(channel[None], draws.factor(self.factor))[0]
+        return image
+
+
+@settings
+class Gamma:
+    """Every channel raised to a power of its own within its range; mean and deviation are kept.
+
+    `inverted` turns the grey values round first, so that the bright end is bent.
+    """
+
+    op: Literal["gamma"] = "gamma"
+    probability: Probability = 0.3
+    gamma: PositiveRange = (0.7, 1.5)
+    inverted: bool = False
+
+    def __call__(self, image: Tensor, draws: Draws) -> Tensor:
+        """The image with its channels bent."""
+        for channel in image:
+            gamma = draws.factor(self.gamma)
+            bent = (
+                -change_gamma(-channel[None], gamma) if self.inverted else change_gamma(channel[None], gamma)
+            )
+            channel[:] = bent[0]
+        return image
 
 
 def gaussian_blur(image: Tensor, sigma: float) -> Tensor:

@@ -51,7 +51,7 @@ def _monai_chain(store: Store, sampler: PatchSampler) -> Work:
     turn = [np.pi / 6] * 3
     chain = Compose(
         [
-            RandSpatialCropd(("image", "label"), sampler.read, random_size=False),
+            RandSpatialCropd(("image", "label"), sampler.patch, random_size=False),
             RandAffined(
                 ("image", "label"),
                 prob=0.36,  # ours turns a fifth and scales a fifth of the patches

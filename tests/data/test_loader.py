@@ -6,15 +6,16 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from fewvox.data.augment.spatial import SpatialConfig
+from fewvox.data.augment.chain import preset
 from fewvox.data.labels import IGNORED, LabelTable
 from fewvox.data.loader import PatchBatch, PatchConfig, PatchSampler
 from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 
-PLAIN = {"spatial": None, "intensity": None}
-TURNED = SpatialConfig(rotation_probability=1, scale_probability=1, flip_probability=0.5)
+PLAIN = {"augment": preset("none")}
+TURN = {"rotation_probability": 1, "scale_probability": 1, "flip_probability": 0.5}
+TURNED, TURNED_ALONE = ({"augment": preset(name, spatial=TURN)} for name in ("nnunet", "none"))
 
 
 @pytest.fixture(scope="module")
@@ -33,14 +34,14 @@ def same(one: PatchBatch, other: PatchBatch) -> bool:
 
 
 def test_a_batch_has_the_shapes_it_tells(sampler):
-    batch = sampler(spatial=TURNED).batch(0)
+    batch = sampler(**TURNED).batch(0)
     assert (batch.images.shape, batch.images.dtype) == ((2, 1, 6, 8, 8), torch.float32)
     assert (batch.labels.shape, batch.labels.dtype) == ((2, 6, 8, 8), torch.int64)
     assert batch.labels.max() <= 2
 
 
 def test_a_batch_depends_on_seed_and_step_alone(sampler):
-    one, other = sampler(spatial=TURNED), sampler(spatial=TURNED)
+    one, other = sampler(**TURNED), sampler(**TURNED)
     forwards = [one.batch(step) for step in range(4)]
     backwards = [other.batch(step) for step in (3, 2, 1, 0)][::-1]
     assert all(same(a, b) for a, b in zip(forwards, backwards, strict=True))
@@ -54,7 +55,7 @@ def test_steps_and_seeds_give_different_batches(sampler):
 def test_a_seed_also_draws_places_and_turns(sampler):
     places: dict = PLAIN
     # a random patch as large as the volume has one place only
-    turns = {"patch": (12, 16, 14), "foreground_share": 0.0, "spatial": TURNED, "intensity": None}
+    turns = {"patch": (12, 16, 14), "foreground_share": 0.0, **TURNED_ALONE}
     for config in (places, turns):
         one, other = (sampler(cases=("c00",), seed=seed, **config).batch(0) for seed in (0, 1))
         assert not torch.equal(one.images, other.images)
@@ -119,9 +120,8 @@ def test_a_volume_smaller_than_the_patch_lies_whole_in_it(sampler, tiny_store):
 
 def test_an_unturned_patch_is_the_same_with_and_without_room_to_turn(sampler):
     """The larger box that turns need has the patch exactly in its middle."""
-    still = SpatialConfig(rotation_probability=1, rotation_degrees=0, scale_probability=0, flip_probability=0)
-    turned, plain = sampler(spatial=still, intensity=None), sampler(**PLAIN)
-    assert turned.read != plain.read
+    still = {"rotation_probability": 1, "rotation_degrees": 0, "scale_probability": 0, "flip_probability": 0}
+    turned, plain = sampler(augment=preset("none", spatial=still)), sampler(**PLAIN)
     for step in range(5):
         one, other = turned.batch(step), plain.batch(step)
         torch.testing.assert_close(one.images, other.images, atol=1e-4, rtol=0)
@@ -130,7 +130,7 @@ def test_an_unturned_patch_is_the_same_with_and_without_room_to_turn(sampler):
 
 def test_image_and_label_are_of_one_place(sampler):
     """Blobs are a hundred grey values brighter per class, twenty times the noise."""
-    made = sampler(foreground_share=1.0, spatial=TURNED, intensity=None)
+    made = sampler(foreground_share=1.0, **TURNED_ALONE)
     for step in range(5):
         batch = made.batch(step)
         images, labels = batch.images[:, 0], batch.labels
@@ -148,7 +148,7 @@ SHAPE = (9, 12, 10)
 PARTIAL = LabelTable(values=(0, 1, 2), ignore=255)
 OVERLAPPING = LabelTable(kind="overlapping", values=(0, 1, 2), ignore=255)
 # turns a patch far out of the box that is read for it
-FAR = SpatialConfig(rotation_probability=1, rotation_degrees=180, scale_probability=1, flip_probability=0)
+FAR = {"rotation_probability": 1, "rotation_degrees": 180, "scale_probability": 1, "flip_probability": 0}
 
 
 def two_slices() -> np.ndarray:
@@ -207,16 +207,16 @@ def test_without_annotated_background_every_patch_is_centred_on_foreground(store
 
 
 def test_a_case_that_nobody_annotated_gives_patches_without_any_class(stores):
-    batch = drawn(stores["nowhere"], spatial=TURNED, steps=2)
+    batch = drawn(stores["nowhere"], **TURNED, steps=2)
     assert (batch.labels == IGNORED).all()
     assert torch.isfinite(batch.images).all()
 
 
-@pytest.mark.parametrize("spatial", [None, TURNED, FAR])
+@pytest.mark.parametrize("spatial", [None, TURN, FAR])
 @pytest.mark.parametrize("name", ["slices", "overlapping"])
 def test_what_is_beyond_a_partial_annotation_s_border_is_unannotated(stores, name, spatial):
     """Background there would outweigh the few slices that somebody annotated."""
-    batch = drawn(stores[name], patch=(8, 14, 12), spatial=spatial, intensity=None)
+    batch = drawn(stores[name], patch=(8, 14, 12), augment=preset("none", spatial=spatial))
     labels = batch.labels.view(len(batch.labels), -1, 8, 14, 12)
     outside = batch.images == 0
     assert outside.any()
@@ -225,16 +225,14 @@ def test_what_is_beyond_a_partial_annotation_s_border_is_unannotated(stores, nam
 
 
 def test_what_is_beyond_the_border_of_a_whole_annotation_is_background(sampler):
-    assert sampler(patch=(20, 20, 20), spatial=TURNED).batch(0).labels.min() == 0
+    assert sampler(patch=(20, 20, 20), **TURNED).batch(0).labels.min() == 0
 
 
 @pytest.mark.parametrize("name", ["slices", "overlapping"])
 def test_labels_follow_their_image_through_every_turn(stores, name):
     """The image tells the label: flips and turns by no degree keep both exactly."""
-    flips = SpatialConfig(
-        rotation_probability=1, rotation_degrees=0, scale_probability=0, flip_probability=0.5
-    )
-    batch = drawn(stores[name], spatial=flips, intensity=None)
+    flips = {"rotation_probability": 0, "scale_probability": 0, "flip_probability": 0.5}
+    batch = drawn(stores[name], augment=preset("none", spatial=flips))
     labels = batch.labels.view(len(batch.labels), -1, 4, 6, 4).numpy()
     told = np.stack([numbered(item) for item in labels])
     inside = batch.images[:, 0].numpy() != 0
@@ -245,7 +243,7 @@ def test_labels_follow_their_image_through_every_turn(stores, name):
 def test_turned_labels_of_a_partial_annotation_are_those_of_its_voxels(stores):
     """No value between two class numbers, nor between them and the unannotated, is ever made."""
     for name, known in (("slices", {IGNORED, 0, 1, 2}), ("overlapping", {IGNORED, 0, 1})):
-        labels = drawn(stores[name], spatial=TURNED, steps=12).labels
+        labels = drawn(stores[name], **TURNED, steps=12).labels
         assert labels.dtype == torch.int64
         assert set(labels.unique().tolist()) == known
 

@@ -1,0 +1,87 @@
+"""Cutting patches and views from a store: only what a map needs is read, at the level that is fine enough."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .boxes import read_box
+from .store import Store
+from .volume import Shape, Voxels
+from .warp import warp, warp_labels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """What was read for one patch: a box (C, z, y, x), and the map (3, 4) from the patch's voxels to its own.
+
+    `outside` is what lies beyond the border of the volume.
+    """
+
+    box: Tensor
+    affine: np.ndarray
+    shape: Shape
+    outside: int = 0
+
+    def to(self, device: torch.device) -> "Cut":
+        """The same on another device."""
+        return replace(self, box=self.box.to(device, non_blocking=True))
+
+    def image(self, displacement: Tensor | None = None) -> Tensor:
+        """The patch (C, *shape), float32, interpolated once."""
+        return warp(self.box, self.affine, self.shape, outside=self.outside, displacement=displacement)
+
+    def labels(self, displacement: Tensor | None = None) -> Tensor:
+        """The patch (C, *shape) of whole numbers, each voxel the nearest."""
+        return warp_labels(self.box, self.affine, self.shape, outside=self.outside, displacement=displacement)
+
+
+def cut_image(store: Store, case: str, affine: np.ndarray, shape: Shape, *, reach: float = 0.0) -> Cut:
+    """What the patch of `shape` needs that the map (3, 4) leads to; read at the coarsest level that will do.
+
+    Args:
+        store, case: which image.
+        affine: from indices (z, y, x, 1) of the patch's voxels to those of the finest level's, whose centres
+            are whole numbers.
+        shape: of the patch.
+        reach: how far (voxels of the finest level) a displacement may lead beyond the map.
+    """
+    levels = store.cases[case].levels
+    level = max(i for i, factor in enumerate(levels) if _as_fine(factor, affine[:, :3]))
+    factor = np.array(levels[level], dtype=float)
+    at_level = affine / factor[:, None]
+    # voxel i of a level reaches from i * factor to (i + 1) * factor
+    at_level[:, 3] += (0.5 / factor) - 0.5
+    return _cut(store.image(case, level), at_level, shape, reach / factor, 0)
+
+
+def cut_labels(
+    store: Store, case: str, affine: np.ndarray, shape: Shape, outside: int = 0, *, reach: float = 0.0
+) -> Cut:
+    """The same of the class numbers, which are there at the finest level alone."""
+    stored = store.label(case)
+    return _cut(stored, affine.copy(), shape, np.full(3, reach), outside)
+
+
+def _cut(stored: Voxels, affine: np.ndarray, shape: Shape, reach: np.ndarray, outside: int) -> Cut:
+    last = np.array(shape) - 1.0
+    # where the middle of the patch lies, and how far from it its outermost voxels do
+    middle, half = affine[:, :3] @ (last / 2) + affine[:, 3], np.abs(affine[:, :3]) @ (last / 2)
+    # a single slice has one place: off it, its grey values would be mixed with what is outside
+    single = (np.array(stored.shape[-3:]) == 1) & (half == 0)
+    affine[single, 3] -= middle[single]
+    middle = np.where(single, 0.0, middle)
+    low = np.floor(middle - half - reach).astype(int)
+    high = np.ceil(middle + half + reach).astype(int)
+    affine[:, 3] -= low
+    z, y, x = high - low + 1
+    read = read_box(stored, low, (int(z), int(y), int(x)), outside)
+    lead = read.reshape(-1, *read.shape[-3:])
+    return Cut(box=torch.from_numpy(lead), affine=affine, shape=shape, outside=outside)
+
+
+def _as_fine(factor: tuple[int, int, int], linear: np.ndarray) -> bool:
+    """Whether a level's voxels are no larger than the patch's steps along each axis of the volume."""
+    steps = np.linalg.norm(linear, axis=1)
+    return all(f == 1 or f <= step * (1 + 1e-6) for f, step in zip(factor, steps, strict=True))
