@@ -14,13 +14,21 @@ def _writable(folder: Path) -> bool:
     return os.access(existing, os.W_OK)
 
 
-# numba keeps machine code beside the source or in the home folder, and fails where it may write to neither
-if "NUMBA_CACHE_DIR" not in os.environ and not (
-    _writable(Path(__file__).parent / "__pycache__") or _writable(Path.home() / ".cache")
-):
-    os.environ["NUMBA_CACHE_DIR"] = tempfile.mkdtemp(prefix="fewvox-numba-")
+def _folder() -> tempfile.TemporaryDirectory | None:
+    """A folder for machine code until this process ends, where numba may write to none of those it knows."""
+    if "NUMBA_CACHE_DIR" in os.environ:
+        return None
+    if _writable(Path(__file__).parent / "__pycache__") or _writable(Path.home() / ".cache"):
+        return None
+    folder = tempfile.TemporaryDirectory(prefix="fewvox-")
+    os.environ["NUMBA_CACHE_DIR"] = folder.name
+    return folder
 
-from numba import njit  # noqa: E402 (it reads the folder when it is imported)
+
+# kept, as it is removed when nobody holds it
+_FOLDER = _folder()
+
+from numba import njit  # noqa: E402 (it looks for the folder when it is imported)
 
 
 def compiled(function: F) -> F:

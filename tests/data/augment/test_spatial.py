@@ -102,8 +102,16 @@ def elastic(seed=0, patch=CUBE, spacing=None, **config) -> np.ndarray | None:
     return draw_elastic(patch, spacing, chosen, Draws((seed,)))
 
 
+def moved_points(*args, **kinds) -> np.ndarray:
+    found = elastic(*args, **kinds)
+    assert found is not None
+    return found
+
+
 def test_points_are_moved_by_a_share_of_the_distance_between_them():
-    drawn = [elastic(seed, (20, 40, 60), elastic_points=5, elastic_share=(0.2, 0.2)) for seed in range(30)]
+    drawn = [
+        moved_points(seed, (20, 40, 60), elastic_points=5, elastic_share=(0.2, 0.2)) for seed in range(30)
+    ]
     assert {moved.shape for moved in drawn} == {(3, 7, 7, 7)}
     deviations = np.stack(drawn).std(axis=(0, 2, 3, 4))
     np.testing.assert_allclose(deviations, [0.2 * 5, 0.2 * 10, 0.2 * 15], rtol=0.05)
@@ -115,7 +123,7 @@ def test_deformations_come_as_often_as_they_are_asked_for():
 
 
 def test_nothing_is_moved_between_slices_that_are_far_apart():
-    for moved in (elastic(spacing=(4.0, 1.0, 1.0)), elastic(patch=(1, 12, 12))):
+    for moved in (moved_points(spacing=(4.0, 1.0, 1.0)), moved_points(patch=(1, 12, 12))):
         assert (moved[0] == 0).all()
         assert (moved[1:] != 0).any()
 
@@ -123,7 +131,7 @@ def test_nothing_is_moved_between_slices_that_are_far_apart():
 @pytest.mark.parametrize("patch", [(9, 12, 7), (1, 8, 8)])
 def test_between_its_points_a_deformation_is_a_cubic_spline(patch):
     """Point p of an axis, where the first one lies one distance before the border."""
-    moved = elastic(patch=patch)
+    moved = moved_points(patch=patch)
     field = displacement(moved, patch, CPU)
     assert (field.dtype, field.shape) == (torch.float32, (3, *patch))
     expected = moved
@@ -139,7 +147,7 @@ def test_between_its_points_a_deformation_is_a_cubic_spline(patch):
 
 def test_the_voxel_in_the_middle_stays_and_none_moves_further_than_twice_the_points():
     for seed in range(5):
-        moved = elastic(seed, elastic_share=(0.5, 0.5))
+        moved = moved_points(seed, elastic_share=(0.5, 0.5))
         field = displacement(moved, CUBE, CPU)
         assert (field[:, 6, 6, 6] == 0).all()
         assert (field.abs().amax(dim=(1, 2, 3)).numpy() <= 2 * np.abs(moved).max(axis=(1, 2, 3))).all()
