@@ -1,6 +1,7 @@
 """An augmentation as settings: how patches are turned, then a chain of operations on their grey values."""
 
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import field
 from typing import Annotated, Any
 
@@ -8,13 +9,19 @@ from pydantic import Field
 from torch import Tensor
 
 from ..settings import parse, settings
+from .bias_field import BiasField
+from .curve import Curve
 from .draws import Draws
 from .intensity import Blur, Brightness, Contrast, Gamma, Noise
+from .low_resolution import LowResolution
 from .operations import Operation
 from .presets import PRESETS
 from .spatial import SpatialConfig
 
-AnyOperation = Annotated[Blur | Brightness | Contrast | Gamma | Noise, Field(discriminator="op")]
+AnyOperation = Annotated[
+    BiasField | Blur | Brightness | Contrast | Curve | Gamma | LowResolution | Noise,
+    Field(discriminator="op"),
+]
 
 
 @settings
@@ -22,8 +29,11 @@ class AugmentConfig:
     """One map for everything spatial, then a chain of named operations in their order.
 
     None for `spatial` leaves patches as they lie; None for an operation leaves it out. In a file a name
-    alone stands for a preset (see `PRESETS`); of a mapping, what is not said comes from its `preset`, and
-    operations of new names follow those of the preset.
+    alone stands for a preset (see `PRESETS`); of a mapping, what is not said comes from its `preset`.
+
+    The operations of the preset keep their order. One of a new name stands before the one that is written
+    after it (`{mine: {op: ...}, blur: {}}`), or last. One whose `op` is not the preset's has nothing of the
+    preset's.
     """
 
     preset: str = "none"
@@ -48,9 +58,14 @@ def completed(name: str) -> Callable[[Any], Any]:
         if not isinstance(said, Mapping):
             return said
         chosen = said.get("preset", name)
-        if chosen not in PRESETS:
+        if not isinstance(chosen, str) or chosen not in PRESETS:
             raise ValueError(f"there is no preset {chosen!r}, there are: {', '.join(PRESETS)}")
-        return _merged({"preset": chosen, "spatial": None, "chain": {}, **PRESETS[chosen]}, said)
+        base = {"preset": chosen, "spatial": None, "chain": {}, **PRESETS[chosen]}
+        merged = _merged(base, said)
+        if isinstance(merged["chain"], Mapping):
+            order = _order(base["chain"], said.get("chain", {}))
+            merged["chain"] = {key: merged["chain"][key] for key in order}
+        return merged
 
     return complete
 
@@ -60,18 +75,31 @@ def _merged(base: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in said.items():
         below = result.get(key)
         if isinstance(below, Mapping) and isinstance(value, Mapping):
-            value = _merged(below, value)
+            same = value.get("op", below.get("op")) == below.get("op")
+            value = _merged(below if same else {}, value)
         result[key] = value
     return result
+
+
+def _order(base: Iterable[str], said: Iterable[str]) -> list[str]:
+    """The names of `base`, and each new one of `said` before the name that follows it there."""
+    order, after = list(base), None
+    for name in reversed(list(said)):
+        if name not in order:
+            order.insert(len(order) if after is None else order.index(after), name)
+        after = name
+    return order
 
 
 def changed(image: Tensor, chain: Mapping[str, Operation | None], seed: int) -> Tensor:
     """The image (C, Z, Y, X) after every operation that the seed chooses; it may be overwritten.
 
-    Each operation has numbers of its own: none shifts those of another.
+    Each operation has numbers of its own, by its name in the chain: none shifts those of another.
     """
-    for place, operation in enumerate(chain.values()):
-        draws = Draws((seed, place))
-        if operation is not None and draws.chance(operation.probability):
+    for name, operation in chain.items():
+        if operation is None:
+            continue
+        draws = Draws((seed, zlib.crc32(name.encode())))
+        if draws.chance(operation.probability):
             image = operation(image, draws)
     return image
