@@ -15,7 +15,7 @@ from torch import Tensor
 from ..data.augment.chain import AnyOperation
 from ..data.augment.draws import Draws
 from ..data.augment.operations import Operation
-from ..data.augment.spatial import SpatialConfig, draw_turn, patch_map
+from ..data.augment.spatial import SpatialConfig, displacement, draw_elastic, draw_turn, patch_map
 from ..data.formats.files import open_volume
 from ..data.synthetic import NucleiConfig, StainConfig, nuclei_volume
 from ..data.volume import Shape, Triple
@@ -36,18 +36,21 @@ SHOWN: Mapping[str, Mapping[str, Any]] = {
     "blur": {"sigma": (1.2, 1.2)},
     "brightness": {"factor": (1.5, 1.5)},
     "contrast": {"factor": (0.5, 0.5)},
+    "curve": {"inversion_probability": 0.0},
     "cutout": {"blocks": (5, 5), "edge": (0.3, 0.4)},
     "gamma": {"gamma": (2.0, 2.0)},
     "in_painting": {"windows": (8, 8), "edge": (0.2, 0.4)},
+    "low_resolution": {"channel_probability": 1.0, "scale": (0.3, 0.3)},
     "noise": {"variance": (0.3, 0.3)},
     "swap": {"times": (60, 60), "edge": 0.15},
-    "torchio": {"transform": "RandomMotion", "arguments": {"num_transforms": 3}},
+    "torchio": {"transform": "RandomMotion", "arguments": {"degrees": 5, "translation": 4}},
 }
 # each alone; one probability at a time
 TURNS: Mapping[str, Mapping[str, Any]] = {
     "rotation": {"rotation_probability": 1.0},
     "scale": {"scale_probability": 1.0, "scale": (1.4, 1.4)},
     "shear": {"shear_probability": 1.0, "shear_degrees": 25.0},
+    "elastic": {"elastic_probability": 1.0, "elastic_share": (0.25, 0.25)},
     "flip": {"flip_probability": 1.0},
 }
 _NEVER = {f"{name}_probability": 0.0 for name in TURNS}
@@ -125,9 +128,12 @@ def _apply(operation: Operation) -> Change:
 def _turn(config: SpatialConfig) -> Change:
     def turned(subject: Subject) -> Tensor:
         shape = _shape(subject.image)
-        turn, middle = draw_turn(shape, subject.spacing, config, Draws((SEED,))), (np.array(shape) - 1) / 2
-        outside = float(subject.image.min())
-        return warp(subject.image, patch_map(turn, middle, middle), shape, outside=outside)
+        draws, middle = Draws((SEED,)), (np.array(shape) - 1) / 2
+        turn = draw_turn(shape, subject.spacing, config, draws)
+        moved = draw_elastic(shape, subject.spacing, config, draws)
+        field = None if moved is None else displacement(moved, shape, subject.image.device)
+        affine, outside = patch_map(turn, middle, middle), float(subject.image.min())
+        return warp(subject.image, affine, shape, outside=outside, displacement=field)
 
     return turned
 

@@ -16,7 +16,9 @@ CountRange = Annotated[tuple[Count, Count], AfterValidator(ascending)]
 Block = tuple[slice, slice, slice]
 
 
-def draw_blocks(shape: Shape, count: int, edge: tuple[float, float], draws: Draws) -> np.ndarray:
+def draw_blocks(
+    shape: Shape, count: int, edge: tuple[float, float], draws: Draws, *, largest: int = 1
+) -> np.ndarray:
     """First voxels and edges (count, 2, 3) of boxes anywhere in an image, each edge drawn by itself.
 
     Args:
@@ -24,9 +26,11 @@ def draw_blocks(shape: Shape, count: int, edge: tuple[float, float], draws: Draw
         count: how many.
         edge: range of the edges, as shares of the image's; rounded down, and no less than one voxel.
         draws: where the numbers come from.
+        largest: voxels that edges may have at least, in however small an image, up to the image's own.
     """
     extent = np.array(shape)
     low, high = (edge_voxels(shape, share) for share in edge)
+    high = np.maximum(high, np.minimum(largest, extent))
     edges = draws.numbers.integers(low, high, (count, 3), endpoint=True)
     starts = draws.numbers.integers(0, extent - edges, endpoint=True)
     return np.stack([starts, edges], axis=1)

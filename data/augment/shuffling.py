@@ -24,6 +24,7 @@ class LocalShuffling:
 
     No voxel comes from farther away than a window's edge, which should stay well below what a network sees
     at once. Where windows overlap, the last one counts; each takes its voxels from the image as it was.
+    In the smallest images windows have up to two voxels along an axis: with one, nothing would change.
 
     Source: Zhou et al. 2021, Models Genesis, https://doi.org/10.1016/j.media.2020.101840, section 3.1; number
     and size from its code (https://github.com/MrGiovanni/ModelsGenesis): edges of up to a tenth of the image,
@@ -39,7 +40,7 @@ class LocalShuffling:
     def __call__(self, image: Tensor, draws: Draws) -> Tensor:
         """A new image, shuffled."""
         z, y, x = image.shape[1:]
-        windows = draw_blocks((z, y, x), draws.integer(*self.windows), self.edge, draws)
+        windows = draw_blocks((z, y, x), draws.integer(*self.windows), self.edge, draws, largest=2)
         return taken(image, shuffled_voxels((z, y, x), windows, draws.integer(0, 2**62)))
 
 

@@ -1,10 +1,11 @@
 """Local shuffling, compiled by numba at its first call."""
 
-import numba
 import numpy as np
 
+from ..compiled import compiled
 
-@numba.njit(cache=True, nogil=True)
+
+@compiled
 def _mixed(state: np.uint64) -> np.uint64:
     """A random number of 64 bits: SplitMix64 (Steele et al. 2014), ten times as fast here as numpy's."""
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -12,11 +13,11 @@ def _mixed(state: np.uint64) -> np.uint64:
     return state ^ (state >> np.uint64(31))
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def shuffle(voxels: np.ndarray, windows: np.ndarray, order: np.ndarray, state: np.uint64) -> None:
-    """Overwrites `voxels` (Z, Y, X) in each of the windows (n, 2, 3: start, edges) by flat indices of the window.
+    """Overwrites `voxels` (Z, Y, X) in each of the windows (n, 2, 3: start, edges) by its flat indices.
 
-    `order` has room for the largest window; `state` is the seed.
+    `order` has room for those of the largest window; `state` is the seed.
     """
     _, height, width = voxels.shape
     for k in range(len(windows)):

@@ -33,12 +33,18 @@ def test_every_operation_has_a_section_with_its_settings_and_a_picture(op):
 
 @pytest.mark.parametrize("op", sorted(set(OPERATIONS) - {"torchio"}))
 def test_defaults_are_those_of_the_code(op):
-    told = yaml.safe_load("\n".join(re.findall(r"`(\w+: [^`]+)`", section(op).split("probability`")[-1])) or "{}")
+    told = yaml.safe_load(
+        "\n".join(re.findall(r"`(\w+: [^`]+)`", section(op).split("probability`")[-1])) or "{}"
+    )
     told |= {"probability": yaml.safe_load(re.findall(r"`probability: ([^`]+)`", section(op))[0])}
     for name, value in told.items():
         default = getattr(OPERATIONS[op](), name)
         expected = list(default) if isinstance(default, tuple) else default
-        assert value == pytest.approx(expected, abs=5e-4) if not isinstance(value, str | bool) else value == expected
+        assert (
+            value == pytest.approx(expected, abs=5e-4)
+            if not isinstance(value, str | bool)
+            else value == expected
+        )
 
 
 def test_spatial_settings_and_presets_are_told():
@@ -48,7 +54,9 @@ def test_spatial_settings_and_presets_are_told():
 
 def test_every_picture_is_there_and_they_are_small():
     shown = re.findall(r"\(pictures/(\w+\.png)\)", TEXT)
-    assert sorted(shown) == sorted(path.name for path in (DOCS / "pictures").glob("*.png") if path.name in shown)
+    assert sorted(shown) == sorted(
+        path.name for path in (DOCS / "pictures").glob("*.png") if path.name in shown
+    )
     assert sum((DOCS / "pictures" / name).stat().st_size for name in shown) < 1_000_000
 
 
