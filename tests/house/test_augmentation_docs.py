@@ -10,54 +10,50 @@ import yaml
 from fewvox.data.augment.chain import AnyOperation, AugmentConfig, completed
 from fewvox.data.augment.presets import PRESETS
 from fewvox.data.augment.spatial import SpatialConfig
-from fewvox.data.settings import parse
+from fewvox.data.augment.torchio_transform import TorchIO
+from fewvox.data.settings import parse, plain
 
 DOCS = Path(__file__).parents[2] / "docs"
 TEXT = (DOCS / "augmentation.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
-OPERATIONS = {kind.op: kind for kind in get_args(get_args(AnyOperation)[0])}
+KINDS = get_args(get_args(AnyOperation)[0])
+OPERATIONS = {kind.op: kind(**({"transform": "RandomFlip"} if kind is TorchIO else {})) for kind in KINDS}
 
 
-def section(op: str) -> str:
-    found = re.search(rf"### `{op}`\n(.*?)(?=\n##|\Z)", TEXT, re.DOTALL)
-    assert found, f"no section of {op}"
+def section(title: str) -> str:
+    found = re.search(rf"#+ {title}\n(.*?)(?=\n##|\Z)", TEXT, re.DOTALL)
+    assert found, f"no section on {title}"
     return found[1]
 
 
+def check_settings(title: str, settings: object, *, without: tuple[str, ...] = ()) -> None:
+    """Each setting stands in the section with its default, the last time that it is told."""
+    names = [field.name for field in fields(settings) if field.name not in without]
+    told = {name: yaml.safe_load(value) for name, value in re.findall(r"`(\w+): ([^`]+)`", section(title))}
+    assert [name for name in names if name not in told] == []
+    for name in names:
+        assert told[name] == pytest.approx(plain(settings)[name], abs=5e-4), name
+
+
 @pytest.mark.parametrize("op", OPERATIONS)
-def test_every_operation_has_a_section_with_its_settings_and_a_picture(op):
-    assert f"(pictures/{op}.png)" in section(op)
-    for setting in fields(OPERATIONS[op]):
-        assert setting.name == "op" or f"`{setting.name}" in section(op), setting.name
+def test_every_operation_has_a_section_with_its_defaults_and_a_picture(op):
+    assert f"(pictures/{op}.png)" in section(f"`{op}`")
+    check_settings(f"`{op}`", OPERATIONS[op], without=("op", "transform"))
 
 
-@pytest.mark.parametrize("op", sorted(set(OPERATIONS) - {"torchio"}))
-def test_defaults_are_those_of_the_code(op):
-    told = yaml.safe_load(
-        "\n".join(re.findall(r"`(\w+: [^`]+)`", section(op).split("probability`")[-1])) or "{}"
-    )
-    told |= {"probability": yaml.safe_load(re.findall(r"`probability: ([^`]+)`", section(op))[0])}
-    for name, value in told.items():
-        default = getattr(OPERATIONS[op](), name)
-        expected = list(default) if isinstance(default, tuple) else default
-        assert (
-            value == pytest.approx(expected, abs=5e-4)
-            if not isinstance(value, str | bool)
-            else value == expected
-        )
+def test_spatial_settings_have_their_defaults():
+    check_settings("Spatial", SpatialConfig(), without=("labels",))
 
 
-def test_spatial_settings_and_presets_are_told():
-    assert [f.name for f in fields(SpatialConfig) if f"`{f.name}: " not in TEXT] == []
+def test_every_preset_is_told():
     assert [name for name in PRESETS if f"| `{name}` |" not in TEXT] == []
 
 
-def test_every_picture_is_there_and_they_are_small():
-    shown = re.findall(r"\(pictures/(\w+\.png)\)", TEXT)
-    assert sorted(shown) == sorted(
-        path.name for path in (DOCS / "pictures").glob("*.png") if path.name in shown
-    )
-    assert sum((DOCS / "pictures" / name).stat().st_size for name in shown) < 1_000_000
+def test_pictures_are_there_and_they_are_small():
+    pictures = {path.name: path.stat().st_size for path in (DOCS / "pictures").iterdir()}
+    shown = set(re.findall(r"\(pictures/(\w+\.png)\)", TEXT))
+    assert shown <= set(pictures)
+    assert sum(pictures[name] for name in shown) < 1_000_000
 
 
 @pytest.mark.parametrize("example", EXAMPLES)

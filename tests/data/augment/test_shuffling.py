@@ -74,12 +74,18 @@ def test_every_order_of_a_window_comes_as_often():
     np.testing.assert_allclose([orders.count(o) for o in set(orders)], 200, atol=60)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", [SHAPE, (1, 12, 10), (1, 1, 1)])
 def test_no_voxel_comes_from_farther_away_than_a_windows_edge(shape):
     index = np.stack(np.indices(shape)).astype(np.float32)
     moved = LocalShuffling(windows=(500, 500), edge=(0.0, 0.34))(torch.from_numpy(index), Draws((0,))).numpy()
     limit = np.maximum(np.minimum(2, shape), np.floor(np.array(shape) * 0.34)) - 1
     np.testing.assert_array_equal(np.abs(moved - index).max(axis=(1, 2, 3)), limit)
+
+
+def test_a_small_image_is_shuffled_too():
+    """A tenth of its edges is less than two voxels."""
+    after = LocalShuffling()(image((1, 12, 10)), Draws((0,)))
+    assert (after != image((1, 12, 10))).float().mean() > 0.3
 
 
 @given(
