@@ -1,20 +1,45 @@
 """An augmentation as settings: how patches are turned, then a chain of operations on their grey values."""
 
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import field
 from typing import Annotated, Any
 
 from pydantic import Field
 from torch import Tensor
 
+from ..errors import UserError
 from ..settings import parse, settings
+from ..volume import Triple
+from .bias_field import BiasField
+from .curve import Curve
 from .draws import Draws
 from .intensity import Blur, Brightness, Contrast, Gamma, Noise
+from .low_resolution import LowResolution
+from .masking import Cutout, InPainting, OutPainting
 from .operations import Operation
 from .presets import PRESETS
+from .shuffling import LocalShuffling, Swap
 from .spatial import SpatialConfig
+from .torchio_transform import TorchIO
 
-AnyOperation = Annotated[Blur | Brightness | Contrast | Gamma | Noise, Field(discriminator="op")]
+AnyOperation = Annotated[
+    BiasField
+    | Blur
+    | Brightness
+    | Contrast
+    | Curve
+    | Cutout
+    | Gamma
+    | InPainting
+    | LocalShuffling
+    | LowResolution
+    | Noise
+    | OutPainting
+    | Swap
+    | TorchIO,
+    Field(discriminator="op"),
+]
 
 
 @settings
@@ -22,8 +47,11 @@ class AugmentConfig:
     """One map for everything spatial, then a chain of named operations in their order.
 
     None for `spatial` leaves patches as they lie; None for an operation leaves it out. In a file a name
-    alone stands for a preset (see `PRESETS`); of a mapping, what is not said comes from its `preset`, and
-    operations of new names follow those of the preset.
+    alone stands for a preset (see `PRESETS`); of a mapping, what is not said comes from its `preset`.
+
+    The operations of the preset keep their order. One of a new name stands before the one that is written
+    after it (`{mine: {op: ...}, blur: {}}`), or last. One whose `op` is not the preset's has nothing of the
+    preset's.
     """
 
     preset: str = "none"
@@ -48,9 +76,14 @@ def completed(name: str) -> Callable[[Any], Any]:
         if not isinstance(said, Mapping):
             return said
         chosen = said.get("preset", name)
-        if chosen not in PRESETS:
+        if not isinstance(chosen, str) or chosen not in PRESETS:
             raise ValueError(f"there is no preset {chosen!r}, there are: {', '.join(PRESETS)}")
-        return _merged({"preset": chosen, "spatial": None, "chain": {}, **PRESETS[chosen]}, said)
+        base = {"preset": chosen, "spatial": None, "chain": {}, **PRESETS[chosen]}
+        merged = _merged(base, said)
+        if isinstance(merged["chain"], Mapping):
+            order = _order(base["chain"], said.get("chain", {}))
+            merged["chain"] = {key: merged["chain"][key] for key in order}
+        return merged
 
     return complete
 
@@ -60,18 +93,65 @@ def _merged(base: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in said.items():
         below = result.get(key)
         if isinstance(below, Mapping) and isinstance(value, Mapping):
-            value = _merged(below, value)
+            same = value.get("op", below.get("op")) == below.get("op")
+            value = _merged(below if same else {}, value)
         result[key] = value
     return result
 
 
-def changed(image: Tensor, chain: Mapping[str, Operation | None], seed: int) -> Tensor:
+def _order(base: Iterable[str], said: Iterable[str]) -> list[str]:
+    """The names of `base`, and each new one of `said` before the name that follows it there."""
+    order, after = list(base), None
+    for name in reversed(list(said)):
+        if name not in order:
+            order.insert(len(order) if after is None else order.index(after), name)
+        after = name
+    return order
+
+
+def changed(
+    image: Tensor,
+    chain: Mapping[str, Operation | None],
+    seed: int,
+    spacing: Triple = (1.0, 1.0, 1.0),
+) -> Tensor:
     """The image (C, Z, Y, X) after every operation that the seed chooses; it may be overwritten.
 
-    Each operation has numbers of its own: none shifts those of another.
+    For images that no labels go along with, and no map tells of: see `check_intensity_only`.
     """
-    for place, operation in enumerate(chain.values()):
-        draws = Draws((seed, place))
-        if operation is not None and draws.chance(operation.probability):
+    return changed_with_labels(image, None, chain, seed, spacing)[0]
+
+
+def changed_with_labels(
+    image: Tensor,
+    labels: Tensor | None,
+    chain: Mapping[str, Operation | None],
+    seed: int,
+    spacing: Triple = (1.0, 1.0, 1.0),
+) -> tuple[Tensor, Tensor | None]:
+    """The image (C, Z, Y, X) after every operation that the seed chooses, and labels (C, Z, Y, X) with it.
+
+    Both may be overwritten. Each operation has numbers of its own, by its name in the chain: none shifts
+    those of another. `spacing` (z, y, x) is what lengths in a TorchIO transform are measured by.
+    """
+    for name, operation in chain.items():
+        draws = Draws((seed, zlib.crc32(name.encode())))
+        if operation is None or not draws.chance(operation.probability):
+            continue
+        if isinstance(operation, TorchIO):
+            image, labels = operation.on_both(image, labels, draws, spacing)
+        else:
             image = operation(image, draws)
-    return image
+    return image, labels
+
+
+def check_intensity_only(chain: Mapping[str, Operation | None]) -> None:
+    """Raises UserError for an operation that moves voxels in a way that no map tells of."""
+    for name, operation in chain.items():
+        if isinstance(operation, TorchIO) and operation.is_spatial:
+            raise UserError(
+                f"augment.chain.{name}",
+                found=f"TorchIO's {operation.transform} may move what is in the image",
+                rule="Views come with the exact map to their volume, which cannot tell of that",
+                remedy="Use `augment.spatial` for turns, scales, shear, flips and elastic deformation",
+            )
