@@ -11,7 +11,7 @@ import torch
 from pydantic import BeforeValidator
 from torch import Tensor
 
-from .augment.chain import AugmentConfig, changed, completed, preset
+from .augment.chain import AugmentConfig, changed_with_labels, completed, preset
 from .augment.draws import Draws
 from .augment.spatial import displacement, draw_elastic, draw_turn, patch_map
 from .boxes import random_start
@@ -144,8 +144,13 @@ class PatchSampler:
         field = None
         if patch.moved is not None:
             field = displacement(patch.moved, self.patch, patch.image.box.device)
-        image = changed(patch.image.image(field), self.config.augment.chain, patch.seed)
-        labels = patch.labels.labels(field, by_share=spatial is not None and spatial.labels == "linear")
+        image, labels = changed_with_labels(
+            patch.image.image(field),
+            patch.labels.labels(field, by_share=spatial is not None and spatial.labels == "linear"),
+            self.config.augment.chain,
+            patch.seed,
+            self.store.plan.preprocessing.spacing,
+        )
         return image, labels if self._overlapping else labels[0]
 
     def _outside(self, case: str) -> int:

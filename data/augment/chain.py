@@ -110,36 +110,43 @@ def _order(base: Iterable[str], said: Iterable[str]) -> list[str]:
 
 
 def changed(
-    image: Tensor,
-    chain: Mapping[str, Operation | None],
-    seed: int,
-    spacing: Triple = (1.0, 1.0, 1.0),
+    image: Tensor, chain: Mapping[str, Operation | None], seed: int, spacing: Triple | None = None
 ) -> Tensor:
     """The image (C, Z, Y, X) after every operation that the seed chooses; it may be overwritten.
 
-    For images that no labels go along with, and no map tells of: see `check_intensity_only`.
+    Each operation has numbers of its own, by its name in the chain: none shifts those of another. `spacing`
+    (z, y, x) is what lengths in a TorchIO transform are measured by: voxels where it is None. For images that
+    no labels go along with; where a map tells of their voxels, see `check_intensity_only`.
     """
-    return changed_with_labels(image, None, chain, seed, spacing)[0]
+    return _through(image, None, chain, seed, spacing)[0]
 
 
 def changed_with_labels(
     image: Tensor,
+    labels: Tensor,
+    chain: Mapping[str, Operation | None],
+    seed: int,
+    spacing: Triple | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The same, and labels (C, Z, Y, X) that follow what moves voxels; both may be overwritten."""
+    image, moved = _through(image, labels, chain, seed, spacing)
+    assert moved is not None
+    return image, moved
+
+
+def _through(
+    image: Tensor,
     labels: Tensor | None,
     chain: Mapping[str, Operation | None],
     seed: int,
-    spacing: Triple = (1.0, 1.0, 1.0),
+    spacing: Triple | None,
 ) -> tuple[Tensor, Tensor | None]:
-    """The image (C, Z, Y, X) after every operation that the seed chooses, and labels (C, Z, Y, X) with it.
-
-    Both may be overwritten. Each operation has numbers of its own, by its name in the chain: none shifts
-    those of another. `spacing` (z, y, x) is what lengths in a TorchIO transform are measured by.
-    """
     for name, operation in chain.items():
         draws = Draws((seed, zlib.crc32(name.encode())))
         if operation is None or not draws.chance(operation.probability):
             continue
         if isinstance(operation, TorchIO):
-            image, labels = operation.on_both(image, labels, draws, spacing)
+            image, labels = operation.on_both(image, labels, draws, spacing or (1.0, 1.0, 1.0))
         else:
             image = operation(image, draws)
     return image, labels
