@@ -8,7 +8,7 @@ TORCH_INDEX ?=
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo test check format bench clean
+.PHONY: help demo test check format bench pictures clean
 help:
 	@echo "make demo    synthetic nuclei: pretrain, fine-tune, compare, report (about 10 minutes, the first time 12)"
 	@echo "make test    all tests (under 10 minutes)"
@@ -45,6 +45,11 @@ format: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/fewvox bench all
+
+# only for docs/augmentation.md, which tells where the MRI is from
+pictures: $(INSTALLED)
+	$(BIN)/python -c "from fewvox.experiments.gallery import write_gallery; write_gallery( \
+		'docs/pictures', '$(FEWVOX_DATASETS)/hippocampus/images/hippocampus_004.nii.gz')"
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .ruff_cache .pytest_cache .hypothesis

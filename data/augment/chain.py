@@ -8,18 +8,36 @@ from typing import Annotated, Any
 from pydantic import Field
 from torch import Tensor
 
+from ..errors import UserError
 from ..settings import parse, settings
+from ..volume import Triple
 from .bias_field import BiasField
 from .curve import Curve
 from .draws import Draws
 from .intensity import Blur, Brightness, Contrast, Gamma, Noise
 from .low_resolution import LowResolution
+from .masking import Cutout, InPainting, OutPainting
 from .operations import Operation
 from .presets import PRESETS
+from .shuffling import LocalShuffling, Swap
 from .spatial import SpatialConfig
+from .torchio_transform import TorchIO
 
 AnyOperation = Annotated[
-    BiasField | Blur | Brightness | Contrast | Curve | Gamma | LowResolution | Noise,
+    BiasField
+    | Blur
+    | Brightness
+    | Contrast
+    | Curve
+    | Cutout
+    | Gamma
+    | InPainting
+    | LocalShuffling
+    | LowResolution
+    | Noise
+    | OutPainting
+    | Swap
+    | TorchIO,
     Field(discriminator="op"),
 ]
 
@@ -91,15 +109,49 @@ def _order(base: Iterable[str], said: Iterable[str]) -> list[str]:
     return order
 
 
-def changed(image: Tensor, chain: Mapping[str, Operation | None], seed: int) -> Tensor:
+def changed(
+    image: Tensor,
+    chain: Mapping[str, Operation | None],
+    seed: int,
+    spacing: Triple = (1.0, 1.0, 1.0),
+) -> Tensor:
     """The image (C, Z, Y, X) after every operation that the seed chooses; it may be overwritten.
 
-    Each operation has numbers of its own, by its name in the chain: none shifts those of another.
+    For images that no labels go along with, and no map tells of: see `check_intensity_only`.
+    """
+    return changed_with_labels(image, None, chain, seed, spacing)[0]
+
+
+def changed_with_labels(
+    image: Tensor,
+    labels: Tensor | None,
+    chain: Mapping[str, Operation | None],
+    seed: int,
+    spacing: Triple = (1.0, 1.0, 1.0),
+) -> tuple[Tensor, Tensor | None]:
+    """The image (C, Z, Y, X) after every operation that the seed chooses, and labels (C, Z, Y, X) with it.
+
+    Both may be overwritten. Each operation has numbers of its own, by its name in the chain: none shifts
+    those of another. `spacing` (z, y, x) is what lengths in a TorchIO transform are measured by.
     """
     for name, operation in chain.items():
-        if operation is None:
-            continue
         draws = Draws((seed, zlib.crc32(name.encode())))
-        if draws.chance(operation.probability):
+        if operation is None or not draws.chance(operation.probability):
+            continue
+        if isinstance(operation, TorchIO):
+            image, labels = operation.on_both(image, labels, draws, spacing)
+        else:
             image = operation(image, draws)
-    return image
+    return image, labels
+
+
+def check_intensity_only(chain: Mapping[str, Operation | None]) -> None:
+    """Raises UserError for an operation that moves voxels in a way that no map tells of."""
+    for name, operation in chain.items():
+        if isinstance(operation, TorchIO) and operation.is_spatial:
+            raise UserError(
+                f"augment.chain.{name}",
+                found=f"TorchIO's {operation.transform} may move what is in the image",
+                rule="Views come with the exact map to their volume, which cannot tell of that",
+                remedy="Use `augment.spatial` for turns, scales, shear, flips and elastic deformation",
+            )

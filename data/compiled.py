@@ -1,0 +1,33 @@
+"""Functions compiled for this processor, once, by numba."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+def _writable(folder: Path) -> bool:
+    existing = next(f for f in (folder, *folder.parents) if f.exists())
+    return os.access(existing, os.W_OK)
+
+
+# numba keeps machine code beside the source or in the home folder, and fails where it may write to neither
+if "NUMBA_CACHE_DIR" not in os.environ and not (
+    _writable(Path(__file__).parent / "__pycache__") or _writable(Path.home() / ".cache")
+):
+    os.environ["NUMBA_CACHE_DIR"] = tempfile.mkdtemp(prefix="fewvox-numba-")
+
+from numba import njit  # noqa: E402 (it reads the folder when it is imported)
+
+
+def compiled(function: F) -> F:
+    """The function compiled at its first call (seconds); later processes find the machine code.
+
+    It runs without holding up Python's other threads. Sums may be reordered, which changes their last bit;
+    NaN and infinity stay what they are.
+    """
+    made: Any = njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "arcp"})(function)
+    return made
