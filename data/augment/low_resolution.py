@@ -63,9 +63,9 @@ def _stretched(image: Tensor, axis: int, n: int) -> Tensor:
     """Linear interpolation along one axis to `n` voxels: whole rows at once, thrice as fast as torch's."""
     m, middles = image.shape[axis], torch.arange(n, device=image.device) + 0.5
     place = (middles * (m / n) - 0.5).clamp(0, m - 1)
-    before = place.long()
+    before = place.int()
     shape = [1, 1, 1]
     shape[axis] = n
-    result = image.index_select(axis, before)
-    step = image.index_select(axis, (before + 1).clamp_max(m - 1)).sub_(result)
-    return result.add_(step.mul_((place - before).to(image).view(shape)))
+    share = (place - before).to(image).view(shape)
+    following = image.index_select(axis, (before + 1).clamp_max(m - 1))
+    return image.index_select(axis, before).mul_(1 - share).addcmul_(following, share)

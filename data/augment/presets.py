@@ -13,10 +13,11 @@ power is drawn evenly below and above 1 instead of on a logarithmic scale.
 
 weak: flips, and brightness, contrast and gamma within narrow ranges.
 
-strong: more than nnunet in every respect. Rotation, scale, blur, contrast and lost resolution have the ranges
-of nnU-Net's nnUNetTrainerDA5. Wider ranges of brightness and gamma stand for its added brightness and local
-gamma, a bias field for its brightness gradient. Its median filter, sharpening, quarter turns and exchanged
-axes are left out; shear, elastic deformation and curves come in addition, with numbers of our own.
+strong: more than nnunet in every respect. Rotation, scale, blur, contrast, lost resolution and cut-out have
+the ranges of nnU-Net's nnUNetTrainerDA5. Wider ranges of brightness and gamma stand for its added brightness
+and local gamma, a bias field for its brightness gradient. Its median filter, sharpening, quarter turns and
+exchanged axes are left out; shear, elastic deformation and curves come in addition, with numbers of our own.
+Operations that move voxels away from their labels are not among them.
 
 views: nnunet's changes, more often, for the views of a pretraining: what a pretext task must not tell views
 apart by has to differ between them. Scaling is left to SmartPatch.
@@ -68,6 +69,7 @@ _BIOM3D = {
         "bias_field": {"op": "bias_field", "probability": 0.15, "order": 3, "coefficient": 0.2},
         "blur": {"op": "blur", "probability": 0.2, "sigma": (0.5, 1.0)},
         "noise": {"op": "noise", "probability": 0.2, "variance": (0.0, 0.01)},
+        "swap": {"op": "swap", "probability": 0.2, "times": (100, 100), "edge": 0.125},
         "gamma": {"op": "gamma", "probability": 0.3, "gamma": (math.exp(-0.35), math.exp(0.4))},
     },
 }
@@ -106,6 +108,7 @@ _STRONG = {
         "inverted_gamma": {"op": "gamma", "probability": 0.2, "gamma": (0.5, 2.0), "inverted": True},
         "gamma": {"op": "gamma", "probability": 0.4, "gamma": (0.5, 2.0)},
         "curve": {"op": "curve", "probability": 0.1, "inversion_probability": 0.0},
+        "cutout": {"op": "cutout", "probability": 0.4, "blocks": (1, 5), "edge": (0.1, 1 / 3)},
     },
 }
 

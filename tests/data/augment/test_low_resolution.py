@@ -59,6 +59,8 @@ def test_slices_far_apart_are_left_as_they_are():
     before = ramps(5, 17, 18)
     half = {"channel_probability": 1, "scale": (0.5, 0.5)}
     assert rough_axes(LowResolution(**half)(before.clone(), Draws((0,))), before) == [False, True, True]
+    thicker = ramps(6, 17, 18)
+    assert rough_axes(LowResolution(**half)(thicker.clone(), Draws((0,))), thicker) == [True, True, True]
     thin_too = LowResolution(**half, keeps_thin=False)
     assert rough_axes(thin_too(before.clone(), Draws((0,))), before) == [True, True, True]
 
