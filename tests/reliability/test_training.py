@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -48,7 +49,8 @@ def test_T01_a_killed_worker_ends_the_training_with_its_case_and_the_likely_caus
     status, told = fewvox("finetune", "--store", tiny_store.path, "--out", out, "--test", "0", *settings)
     killer.join()
     assert status == 1
-    for part in ("error case c0", "ended by SIGKILL", "lack of memory", "Set fewer workers", "--resume"):
+    assert re.search(r"error cases? c0\d", told), told
+    for part in ("ended by SIGKILL", "lack of memory", "fewer workers", "--resume"):
         assert part in told, told
     assert workers() == []
     assert checkpoint.load(out, "last").info.steps >= 4
