@@ -25,6 +25,11 @@ def volume(shape: Shape, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return smooth(24) + 2 * labels + ndimage.gaussian_filter(grain, 0.6), labels
 
 
+def spelled(shape: Shape) -> str:
+    """A shape in words."""
+    return " x ".join(map(str, shape))
+
+
 def save_case(data: Path, name: str, image: np.ndarray, labels: np.ndarray) -> None:
     """Adds a volume with voxels of 1 mm to a data set."""
     for kind, array in (("images", image), ("labels", labels)):
