@@ -18,12 +18,13 @@ from monai.transforms.spatial.dictionary import RandAffined, RandFlipd, RandSimu
 
 from ...data.store import Store
 from ...data.volume import Shape
+from .volumes import with_margin
 
 _BOTH = ("image", "labels")
 
 
 class MonaiPatches:
-    """Patches of volumes in memory, cropped anywhere in them and then changed; turned without a margin."""
+    """Patches of volumes in memory, cropped anywhere in them with a margin to turn them in."""
 
     def __init__(self, store: Store, patch: Shape) -> None:
         self._volumes = [_volume(store, case) for case in sorted(store.cases)]
@@ -38,12 +39,13 @@ class MonaiPatches:
 def training_chain(patch: Shape) -> Compose:
     """Rotation and scale are drawn together, as often as nnU-Net does either or both of them.
 
+    Those patches that are not turned are interpolated as well: that is how MONAI crops to the patch there.
     Blur and coarsening are as often as nnU-Net does them to an image of one channel.
     """
     sigma, gamma = (0.5, 1.0), (0.7, 1.5)
     return Compose(
         [
-            RandSpatialCropd(_BOTH, patch, random_size=False),
+            RandSpatialCropd(_BOTH, with_margin(patch), random_size=False),
             RandAffined(
                 _BOTH,
                 prob=0.36,

@@ -86,6 +86,7 @@ def _full(files: StoredVolumes, count: int, runs: int) -> Iterator[Figure]:
     for name, key, make, install in (
         ("nnU-Net", "full_vs_nnunet", lambda: _nnunet(files), NNUNET),
         ("TorchIO, volumes in memory", "full_vs_torchio", lambda: TorchIOPatches(store, patch), ""),
+        ("TorchIO, empty corners", None, lambda: TorchIOPatches(store, patch, margin=False), ""),
         ("Biom3d", "full_vs_biom3d", lambda: _biom3d(files, scaling_chain()), BIOM3D),
         ("Biom3d, its own augmentation", None, lambda: _biom3d(files), BIOM3D),
         ("MONAI, volumes in memory", None, lambda: MonaiPatches(store, patch), ""),

@@ -10,6 +10,7 @@ from torchio.constants import INTENSITY
 from torchio.data import LabelMap, ScalarImage, Subject, UniformSampler
 from torchio.transforms import (
     Compose,
+    CropOrPad,
     Lambda,
     OneOf,
     RandomAffine,
@@ -25,6 +26,7 @@ from torchio.transforms import (
 from ...data.store import Store
 from ...data.volume import Shape
 from .one_thread import drawn_from
+from .volumes import with_margin
 
 _FACTORS = (0.75, 1.25)
 _SCALES = (0.7, 1.4)
@@ -34,12 +36,14 @@ _LOG_GAMMA = (log(0.7), log(1.5))
 class TorchIOPatches:
     """Patches of volumes in memory, cropped anywhere in them and then changed.
 
-    Patches are turned without a margin, so that corners are empty: less work than to turn what lies there.
+    With a margin they are turned in a larger box and then cropped: TorchIO makes nothing smaller than what it
+    is given. Without, they are turned as they are, which is less work, and corners are empty.
     """
 
-    def __init__(self, store: Store, patch: Shape) -> None:
+    def __init__(self, store: Store, patch: Shape, *, margin: bool = True) -> None:
         self.subjects = subjects(store)
-        self._sampler, self._chain = UniformSampler(patch), training_chain()
+        self._sampler = UniformSampler(with_margin(patch) if margin else patch)
+        self._chain = training_chain(patch)
 
     def patches(self, count: int, seed: int) -> list[tuple[Tensor, Tensor]]:
         """So many images and labels, the volumes in turn."""
@@ -84,14 +88,14 @@ def _subject(store: Store, case: str, with_labels: bool) -> Subject:
     return Subject(image=image, labels=LabelMap(tensor=torch.from_numpy(store.label(case)[:][None])))
 
 
-def training_chain() -> Compose:
+def training_chain(patch: Shape) -> Compose:
     """What nnU-Net's training does, as often, with one interpolation for rotation and scale."""
     chances: dict[Transform, float] = {
         _affine(degrees=30): 0.16,
         _affine(scales=_SCALES): 0.16,
         _affine(degrees=30, scales=_SCALES): 0.04,
     }
-    return Compose([OneOf(chances, p=0.36), *changes()])
+    return Compose([OneOf(chances, p=0.36), CropOrPad(patch), *changes()])
 
 
 def scaling_chain() -> Compose:

@@ -22,12 +22,10 @@ from ...data.volume import Shape
 from ...data.warp import warp, warp_labels
 from .figure import Figure, measured
 from .nnunet_patches import SUPPLYING, spatial_transform
-from .volumes import spelled, volume
+from .volumes import spelled, volume, with_margin
 
 ANGLES = (30.0, 20.0, 10.0)
 SCALE = 1.1
-# of the box over the patch, which is enough to turn it in, and nearly what nnU-Net reads for a patch
-_LARGER = 1.6
 Turned = tuple[np.ndarray, np.ndarray]
 
 
@@ -62,8 +60,7 @@ class TurnedBox:
     @classmethod
     def of(cls, patch: Shape) -> "TurnedBox":
         """A box that is large enough for a patch."""
-        z, y, x = (int(n * _LARGER) for n in patch)
-        image, labels = volume((z, y, x), seed=0)
+        image, labels = volume(with_margin(patch), seed=0)
         return cls(image[None].astype(np.float32), labels, patch)
 
     @cached_property

@@ -2,6 +2,7 @@
 
 import random
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -86,7 +87,7 @@ def test_nnunet_turns_the_box_as_we_do(box):
     assert (labels != our_labels).mean() < 0.02
 
 
-@pytest.mark.parametrize("peer", [TorchIOPatches, MonaiPatches])
+@pytest.mark.parametrize("peer", [TorchIOPatches, partial(TorchIOPatches, margin=False), MonaiPatches])
 def test_peers_make_patches_that_their_seed_decides(stored, peer):
     made = peer(stored.store, PATCH)
 
@@ -112,11 +113,11 @@ def test_ours_are_others_for_each_run_and_as_nnunet_has_them(stored):
 
 
 def test_torchio_does_what_nnunets_preset_does_as_often():
-    chain, ours = training_chain(), preset("nnunet")
+    chain, ours = training_chain(PATCH), preset("nnunet")
     rotated, scaled = ours.spatial.rotation_probability, ours.spatial.scale_probability
     assert chain.transforms[0].probability == pytest.approx(1 - (1 - rotated) * (1 - scaled))
     assert sum(chain.transforms[0].transforms_dict.values()) == pytest.approx(1)
-    noise, blur, brightness, contrast, _, inverted, gamma = (t.probability for t in chain.transforms[1:8])
+    noise, blur, brightness, contrast, _, inverted, gamma = (t.probability for t in chain.transforms[2:9])
     found = {"noise": noise, "brightness": brightness, "contrast": contrast, "gamma": gamma}
     found |= {"inverted_gamma": inverted, "blur": blur / ours.chain["blur"].channel_probability}
     assert found == {name: pytest.approx(ours.chain[name].probability) for name in found}
