@@ -6,14 +6,16 @@ from .volume import Shape, Voxels
 
 
 def random_start(shape: Shape, patch: Shape, rng: np.random.Generator) -> np.ndarray:
-    """First voxel (3,) of a patch placed uniformly; where the volume is smaller it lies whole inside."""
+    """First voxel (3,) of a patch around a voxel drawn evenly, moved inside where it reached over the border.
+
+    So voxels at the border are seen at least half as often along each axis as those in the middle; were the
+    start drawn evenly, the outermost would be seen once where those are seen as often as the patch is long.
+    Where the volume is smaller than the patch it lies whole inside, anywhere.
+    """
     slack = np.subtract(shape, patch)
-    return rng.integers(np.minimum(slack, 0), np.maximum(slack, 0), endpoint=True)
-
-
-def centred_start(centre: np.ndarray, patch: Shape) -> np.ndarray:
-    """First voxel (3,) of the patch with `centre` exactly in its middle; it may reach over the border."""
-    return centre - np.array(patch) // 2
+    around = rng.integers(0, shape) - np.array(patch) // 2
+    anywhere = rng.integers(np.minimum(slack, 0), 0, endpoint=True)
+    return np.where(slack >= 0, np.clip(around, 0, np.maximum(slack, 0)), anywhere)
 
 
 def read_box(array: Voxels, start: np.ndarray, size: Shape, outside: int = 0) -> np.ndarray:

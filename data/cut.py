@@ -16,7 +16,8 @@ from .warp import warp, warp_labels
 class Cut:
     """What was read for one patch: a box (C, z, y, x), and the map (3, 4) from the patch's voxels to its own.
 
-    `outside` is what lies beyond the border of the volume.
+    `outside` is what lies beyond the border of the volume. A displacement (3, *shape) is in voxels of the
+    patch, and comes before the map.
     """
 
     box: Tensor
@@ -30,14 +31,30 @@ class Cut:
 
     def image(self, displacement: Tensor | None = None) -> Tensor:
         """The patch (C, *shape), float32, interpolated once."""
-        return warp(self.box, self.affine, self.shape, outside=self.outside, displacement=displacement)
+        moved = self._in_box(displacement)
+        return warp(self.box, self.affine, self.shape, outside=self.outside, displacement=moved)
 
-    def labels(self, displacement: Tensor | None = None) -> Tensor:
-        """The patch (C, *shape) of whole numbers, each voxel the nearest."""
-        return warp_labels(self.box, self.affine, self.shape, outside=self.outside, displacement=displacement)
+    def labels(self, displacement: Tensor | None = None, *, by_share: bool = False) -> Tensor:
+        """The patch (C, *shape) of whole numbers: each voxel's nearest, or (`by_share`) its largest share."""
+        return warp_labels(
+            self.box,
+            self.affine,
+            self.shape,
+            outside=self.outside,
+            displacement=self._in_box(displacement),
+            by_share=by_share,
+        )
+
+    def _in_box(self, displacement: Tensor | None) -> Tensor | None:
+        if displacement is None:
+            return None
+        linear = torch.from_numpy(self.affine[:, :3]).to(displacement)
+        return torch.einsum("ij,jzyx->izyx", linear, displacement)
 
 
-def cut_image(store: Store, case: str, affine: np.ndarray, shape: Shape, *, reach: float = 0.0) -> Cut:
+def cut_image(
+    store: Store, case: str, affine: np.ndarray, shape: Shape, *, reach: np.ndarray | float = 0.0
+) -> Cut:
     """What the patch of `shape` needs that the map (3, 4) leads to; read at the coarsest level that will do.
 
     Args:
@@ -45,7 +62,7 @@ def cut_image(store: Store, case: str, affine: np.ndarray, shape: Shape, *, reac
         affine: from indices (z, y, x, 1) of the patch's voxels to those of the finest level's, whose centres
             are whole numbers.
         shape: of the patch.
-        reach: how far (voxels of the finest level) a displacement may lead beyond the map.
+        reach: how far at most a displacement moves a voxel of the patch along each axis, in such voxels.
     """
     levels = store.cases[case].levels
     level = max(i for i, factor in enumerate(levels) if _as_fine(factor, affine[:, :3]))
@@ -53,32 +70,38 @@ def cut_image(store: Store, case: str, affine: np.ndarray, shape: Shape, *, reac
     at_level = affine / factor[:, None]
     # voxel i of a level reaches from i * factor to (i + 1) * factor
     at_level[:, 3] += (0.5 / factor) - 0.5
-    return _cut(store.image(case, level), at_level, shape, reach / factor, 0)
+    return _cut(store.image(case, level), at_level, shape, reach, 0)
 
 
 def cut_labels(
-    store: Store, case: str, affine: np.ndarray, shape: Shape, outside: int = 0, *, reach: float = 0.0
+    store: Store,
+    case: str,
+    affine: np.ndarray,
+    shape: Shape,
+    outside: int = 0,
+    *,
+    reach: np.ndarray | float = 0.0,
 ) -> Cut:
     """The same of the class numbers, which are there at the finest level alone."""
-    stored = store.label(case)
-    return _cut(stored, affine.copy(), shape, np.full(3, reach), outside)
+    return _cut(store.label(case), affine.copy(), shape, reach, outside)
 
 
-def _cut(stored: Voxels, affine: np.ndarray, shape: Shape, reach: np.ndarray, outside: int) -> Cut:
-    last = np.array(shape) - 1.0
-    # where the middle of the patch lies, and how far from it its outermost voxels do
-    middle, half = affine[:, :3] @ (last / 2) + affine[:, 3], np.abs(affine[:, :3]) @ (last / 2)
+def _cut(stored: Voxels, affine: np.ndarray, shape: Shape, reach: np.ndarray | float, outside: int) -> Cut:
+    half = (np.array(shape) - 1) / 2
+    # where the middle of the patch lies, and how far from it its outermost voxels may
+    middle = affine[:, :3] @ half + affine[:, 3]
+    away = np.abs(affine[:, :3]) @ (half + reach)
     # a single slice has one place: off it, its grey values would be mixed with what is outside
-    single = (np.array(stored.shape[-3:]) == 1) & (half == 0)
+    single = (np.array(stored.shape[-3:]) == 1) & (away == 0)
     affine[single, 3] -= middle[single]
     middle = np.where(single, 0.0, middle)
-    low = np.floor(middle - half - reach).astype(int)
-    high = np.ceil(middle + half + reach).astype(int)
+    low, high = np.floor(middle - away).astype(int), np.ceil(middle + away).astype(int)
     affine[:, 3] -= low
     z, y, x = high - low + 1
     read = read_box(stored, low, (int(z), int(y), int(x)), outside)
-    lead = read.reshape(-1, *read.shape[-3:])
-    return Cut(box=torch.from_numpy(lead), affine=affine, shape=shape, outside=outside)
+    return Cut(
+        box=torch.from_numpy(read.reshape(-1, *read.shape[-3:])), affine=affine, shape=shape, outside=outside
+    )
 
 
 def _as_fine(factor: tuple[int, int, int], linear: np.ndarray) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Annotated, TypeVar
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from .augment.chain import AugmentConfig, changed, completed, preset
 from .augment.draws import Draws
-from .augment.spatial import draw_turn, patch_map
+from .augment.spatial import displacement, draw_elastic, draw_turn, patch_map
 from .boxes import random_start
 from .cut import Cut, cut_image, cut_labels
 from .labels import IGNORED
@@ -59,11 +60,12 @@ class PatchBatch:
 
 @dataclass(frozen=True, kw_only=True)
 class ReadPatch:
-    """What was read for one patch, and the seed of what is done to it."""
+    """What was read for one patch, how it is deformed, and the seed of what is done to its grey values."""
 
     case: str
     image: Cut
     labels: Cut
+    moved: np.ndarray | None
     seed: int
 
     def to(self, device: torch.device) -> "ReadPatch":
@@ -119,19 +121,31 @@ class PatchSampler:
         case = self.cases[order[k % n]]
         draws = Draws((self.seed, 1, k))
         voxel, place = self._anchor(case, draws.numbers, foreground=self._is_foreground(k))
-        spacing, spatial = self.store.plan.preprocessing.spacing, self.config.augment.spatial
-        turn = np.eye(3) if spatial is None else draw_turn(self.patch, spacing, spatial, draws)
-        affine = patch_map(turn, place, voxel)
+        turn, moved = self._turned(draws)
+        affine, reach = patch_map(turn, place, voxel), _reach(moved)
+        outside = self._outside(case)
         return ReadPatch(
             case=case,
-            image=cut_image(self.store, case, affine, self.patch),
-            labels=cut_labels(self.store, case, affine, self.patch, self._outside(case)),
+            image=cut_image(self.store, case, affine, self.patch, reach=reach),
+            labels=cut_labels(self.store, case, affine, self.patch, outside, reach=reach),
+            moved=moved,
             seed=int(draws.numbers.integers(2**62)),
         )
 
+    def _turned(self, draws: Draws) -> tuple[np.ndarray, np.ndarray | None]:
+        spacing, spatial = self.store.plan.preprocessing.spacing, self.config.augment.spatial
+        if spatial is None:
+            return np.eye(3), None
+        turn = draw_turn(self.patch, spacing, spatial, draws)
+        return turn, draw_elastic(self.patch, spacing, spatial, draws)
+
     def _finished(self, patch: ReadPatch) -> tuple[Tensor, Tensor]:
-        image = changed(patch.image.image(), self.config.augment.chain, patch.seed)
-        labels = patch.labels.labels()
+        spatial = self.config.augment.spatial
+        field = None
+        if patch.moved is not None:
+            field = displacement(patch.moved, self.patch, patch.image.box.device)
+        image = changed(patch.image.image(field), self.config.augment.chain, patch.seed)
+        labels = patch.labels.labels(field, by_share=spatial is not None and spatial.labels == "linear")
         return image, labels if self._overlapping else labels[0]
 
     def _outside(self, case: str) -> int:
@@ -139,8 +153,9 @@ class PatchSampler:
         return IGNORED if 0 in self.foreground[case] else 0
 
     def _is_foreground(self, k: int) -> bool:
-        share = self.config.foreground_share
-        return int((k + 1) * share + 1e-9) > int(k * share + 1e-9)
+        # a third is 0.333 in a file: the fraction that was meant counts without rounding, however far
+        share = Fraction(self.config.foreground_share).limit_denominator(100)
+        return (k + 1) * share // 1 > k * share // 1
 
     def _anchor(
         self, case: str, rng: np.random.Generator, *, foreground: bool
@@ -166,6 +181,12 @@ class PatchSampler:
     def _overlapping(self) -> bool:
         labels = self.store.plan.labels
         return labels is not None and labels.kind == "overlapping"
+
+
+def _reach(moved: np.ndarray | None) -> np.ndarray | float:
+    """How far at most a voxel is moved along each axis: splines stay between their points."""
+    # the voxel in the middle is moved back, and everything with it
+    return 0.0 if moved is None else 2 * np.abs(moved).max(axis=(1, 2, 3))
 
 
 def prefetched(make: Callable[[int], T], first: int, last: int) -> Iterator[T]:

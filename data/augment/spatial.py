@@ -4,7 +4,9 @@ import math
 from typing import Annotated, Literal
 
 import numpy as np
+import torch
 from pydantic import Field
+from torch import Tensor
 
 from ..settings import Probability, settings
 from ..volume import Shape, Triple
@@ -20,9 +22,9 @@ class SpatialConfig:
     evenly on a logarithmic scale. `shear_degrees` tilts each axis against each other one. An elastic
     deformation moves the points of a grid, `elastic_points` along each axis of the patch, by normal numbers
     whose deviation is drawn from `elastic_share`, in shares of the distance between them, and everything
-    between smoothly (cubic B-splines). `flip_probability` is per axis; None leaves the choice to the training
-    (see `training.flip_probability`). `labels` says how labels follow: the nearest voxel's, or the class
-    with the largest linearly interpolated share.
+    between smoothly. `flip_probability` is per axis; None leaves the choice to the training (see
+    `training.flip_probability`). `labels` says how labels follow: the nearest voxel's, or the class with the
+    largest linearly interpolated share.
     """
 
     rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 30.0
@@ -69,6 +71,48 @@ def draw_turn(patch: Shape, spacing: Triple | None, config: SpatialConfig, draws
 def patch_map(turn: np.ndarray, place: np.ndarray, voxel: np.ndarray) -> np.ndarray:
     """The map (3, 4) from indices of a patch's voxels to the volume's that brings `voxel` to `place`."""
     return np.concatenate([turn, (place - turn @ voxel)[:, None]], axis=1)
+
+
+def draw_elastic(
+    patch: Shape, spacing: Triple | None, config: SpatialConfig, draws: Draws
+) -> np.ndarray | None:
+    """How far (voxels of the patch) the points of a grid are moved, (3, n, n, n); None for nowhere.
+
+    One point lies beyond each border. Along an axis that turns leave alone nothing is moved.
+    """
+    chance, deviation = draws.numbers.random(), draws.within(config.elastic_share)
+    if chance >= config.elastic_probability:
+        return None
+    count = config.elastic_points
+    moved = draws.numbers.normal(0, deviation, (3, count + 2, count + 2, count + 2))
+    moved *= np.array(patch).reshape(3, 1, 1, 1) / (count - 1)
+    axis = _only_axis(patch, np.array(spacing or (1.0, 1.0, 1.0)))
+    still = [a for a in range(3) if a == axis or patch[a] == 1]
+    moved[still] = 0
+    return moved
+
+
+def displacement(moved: np.ndarray, patch: Shape, device: torch.device) -> Tensor:
+    """How far each voxel is moved (voxels of the patch), (3, *patch) float32: cubic B-splines between points.
+
+    The voxel in the middle stays. Source: Rueckert et al. 1999, https://doi.org/10.1109/42.796284, section
+    II.B (free-form deformation).
+    """
+    field = torch.from_numpy(moved).float().to(device)
+    for axis, n in enumerate(patch):
+        weights = torch.from_numpy(_splines(n, moved.shape[axis + 1])).to(field)
+        # the axis goes to the end, each in its turn
+        field = torch.einsum("apqr,np->aqrn", field, weights)
+    middle = field[:, patch[0] // 2, patch[1] // 2, patch[2] // 2]
+    return field - middle.view(3, 1, 1, 1)
+
+
+def _splines(voxels: int, points: int) -> np.ndarray:
+    """What each point gives to each voxel of an axis, (voxels, points); the outermost lie beyond the ends."""
+    places = (np.arange(voxels) + 0.5) / voxels * (points - 3) + 1
+    away = np.abs(places[:, None] - np.arange(points))
+    near, far = 2 / 3 - away**2 + away**3 / 2, np.clip(2 - away, 0, None) ** 3 / 6
+    return np.where(away < 1, near, far)
 
 
 def _only_axis(patch: Shape, size: np.ndarray) -> int | None:

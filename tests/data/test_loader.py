@@ -82,6 +82,23 @@ def test_a_foreground_patch_has_a_labelled_voxel_in_its_middle(sampler, patch):
     assert set(torch.cat(middles).tolist()) == {1, 2}
 
 
+@pytest.mark.parametrize("patch", [(5, 7, 9), (6, 8, 8)])
+def test_it_stays_there_however_the_patch_is_turned_and_deformed(sampler, patch):
+    spatial = TURN | {"shear_probability": 1, "elastic_probability": 1}
+    made = sampler(patch=patch, foreground_share=1.0, augment=preset("none", spatial=spatial))
+    middles = [made.batch(step).labels[:, *(n // 2 for n in patch)] for step in range(20)]
+    assert set(torch.cat(middles).tolist()) == {1, 2}
+
+
+@pytest.mark.parametrize(("share", "of"), [(1 / 3, 3), (0.333, 3), (0.5, 2), (0.25, 4), (1, 1), (0, 1)])
+def test_any_run_of_patches_has_its_share_of_foreground(sampler, share, of):
+    made = sampler(foreground_share=share)
+    for first in (0, 1, 2, 10**6, 10**12 + 1):
+        for length in (of, 5 * of):
+            run = [made._is_foreground(k) for k in range(first, first + length)]
+            assert sum(run) == round(share * of) * length // of
+
+
 @limits(max_examples=20)
 @given(st.integers(0, 10))
 def test_the_foreground_share_is_exact(sampler, tenths):

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from fewvox.data.augment.chain import preset
 from fewvox.data.errors import UserError
 from fewvox.data.loader import PatchConfig
 from fewvox.data.plan import make_plan as plan_for
@@ -247,16 +248,14 @@ def test_flips_are_for_volumes_without_orientation_and_for_long_trainings(
 ):
     plan = make_plan(orientation=orientation)
     assert flip_probability(plan, steps) == expected
-    spatial = resolved_config(FinetuneConfig(steps=steps), plan).patches.spatial
+    spatial = resolved_config(FinetuneConfig(steps=steps), plan).patches.augment.spatial
     assert spatial is not None
     assert spatial.flip_probability == expected
 
 
 def test_flips_that_the_user_chose_stay(make_plan):
-    patches = PatchConfig()
-    assert patches.spatial is not None
-    chosen = replace(patches, spatial=replace(patches.spatial, flip_probability=0.25))
-    found = resolved_config(FinetuneConfig(patches=chosen), make_plan()).patches.spatial
+    chosen = PatchConfig(augment=preset("nnunet", spatial={"flip_probability": 0.25}))
+    found = resolved_config(FinetuneConfig(patches=chosen), make_plan()).patches.augment.spatial
     assert found is not None
     assert found.flip_probability == 0.25
 

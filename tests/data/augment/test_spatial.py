@@ -1,220 +1,154 @@
-"""One map per patch: against numpy, scipy, and geometry itself."""
-
-import math
+"""Turns in physical space as often and as far as asked, and smooth deformations."""
 
 import numpy as np
 import pytest
 import torch
-from fewvox.data.augment.spatial import SpatialConfig, apply_maps, random_maps, read_size
-from scipy import ndimage
+from fewvox.data.augment.draws import Draws
+from fewvox.data.augment.spatial import SpatialConfig, displacement, draw_elastic, draw_turn, patch_map
+from scipy.interpolate import BSpline
 
-RNG = np.random.default_rng(0)
-IDENTITY = torch.eye(3, dtype=torch.float64)[None]
-ALWAYS = SpatialConfig(rotation_probability=1, scale_probability=1, flip_probability=0.5)
 CUBE = (12, 12, 12)
-TURNS = SpatialConfig(rotation_degrees=90, rotation_probability=1, scale_probability=0)
+CPU = torch.device("cpu")
+NEVER = {"rotation_probability": 0, "scale_probability": 0, "shear_probability": 0, "flip_probability": 0}
+ALWAYS = SpatialConfig(rotation_probability=1, scale_probability=1, shear_probability=1, flip_probability=0.5)
 
 
-def volume(*shape: int) -> torch.Tensor:
-    return torch.from_numpy(RNG.normal(size=(1, 2, *shape)).astype(np.float32))
+def turns(count, spacing=None, patch=CUBE, **config) -> np.ndarray:
+    chosen = SpatialConfig(**(NEVER | config))
+    return np.stack([draw_turn(patch, spacing, chosen, Draws((seed,))) for seed in range(count)])
 
 
-def generator(seed=0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-@pytest.mark.parametrize("nearest", [False, True])
-@pytest.mark.parametrize("patch", [(6, 7, 8), (4, 3, 8), (2, 1, 2)])
-def test_the_identity_crops_the_centre(patch, nearest):
-    box = volume(6, 7, 8)
-    cut = tuple(slice((k - n) // 2, (k + n) // 2) for k, n in zip((6, 7, 8), patch, strict=True))
-    out = apply_maps(box, IDENTITY, patch, nearest=nearest)
-    torch.testing.assert_close(out, box[:, :, *cut], atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize("axes", [(0,), (1,), (2,), (0, 2), (0, 1, 2)])
-def test_a_flip_is_numpys(axes):
-    box, flip = volume(5, 6, 7), IDENTITY.clone()
-    for axis in axes:
-        flip[0, axis, axis] = -1
-    out = apply_maps(box, flip, (5, 6, 7))
-    np.testing.assert_allclose(out, np.flip(box.numpy(), tuple(2 + axis for axis in axes)), atol=1e-5)
-
-
-@pytest.mark.parametrize("axes", [(0, 1), (1, 2), (2, 0)])
-def test_a_quarter_turn_is_numpys(axes):
-    box, (i, j) = volume(6, 6, 6), axes
-    turn = IDENTITY.clone()
-    turn[0, i, i] = turn[0, j, j] = 0
-    # out[i, j] = in[j, -i], as np.rot90 has it
-    turn[0, i, j], turn[0, j, i] = 1, -1
-    expected = np.rot90(box.numpy(), axes=(2 + i, 2 + j))
-    np.testing.assert_allclose(apply_maps(box, turn, (6, 6, 6)), expected, atol=1e-5)
-
-
-@pytest.mark.parametrize(("nearest", "order"), [(False, 1), (True, 0)])
-def test_any_map_is_scipys(nearest, order):
-    box, patch = volume(9, 10, 12), (6, 8, 7)
-    matrix = np.array([[0.913, 0.207, -0.119], [-0.311, 1.103, 0.257], [0.151, -0.211, -0.797]])
-    centre, middle = (np.array(shape) / 2 - 0.5 for shape in ((9, 10, 12), patch))
-    out = apply_maps(box, torch.from_numpy(matrix)[None], patch, nearest=nearest)
-    for channel, result in zip(box[0], out[0], strict=True):
-        expected = ndimage.affine_transform(
-            channel.numpy(), matrix, centre - matrix @ middle, patch, order=order, mode="grid-constant"
-        )
-        np.testing.assert_allclose(result, expected, atol=1e-4)
-
-
-def test_labels_are_taken_at_the_very_places_of_the_image():
-    """Each voxel's label is its own index: the nearest one is the rounded place, axis by axis."""
-    shape, maps = (12, 14, 16), random_maps(20, CUBE, (2.0, 1.0, 1.0), ALWAYS, generator())
-    for axis in range(3):
-        along = [1, 1, 1, 1, 1]
-        along[2 + axis] = shape[axis]
-        index = torch.arange(1.0, shape[axis] + 1).reshape(along).expand(20, 1, *shape)
-        places = apply_maps(index, maps, (4, 4, 4))
-        labels = apply_maps(index, maps, (4, 4, 4), nearest=True)
-        inside = apply_maps(torch.ones(20, 1, *shape), maps, (4, 4, 4)) > 0.999
-        clear = inside & ((places - places.floor() - 0.5).abs() > 1e-3)
-        assert clear.float().mean() > 0.9
-        torch.testing.assert_close(labels[clear], places[clear].round(), atol=1e-4, rtol=0)
-
-
-def test_a_label_map_gets_no_new_value():
-    labels = torch.from_numpy(RNG.choice([0.0, 5.0], (4, 1, 9, 9, 9)))
-    out = apply_maps(labels, random_maps(4, CUBE, None, ALWAYS, generator()), (9, 9, 9), nearest=True)
-    assert set(out.unique().tolist()) == {0.0, 5.0}
+def physical(found, spacing) -> np.ndarray:
+    size = np.array(spacing)
+    return found * size[:, None] / size
 
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (2.0, 1.0, 1.0), (1.0, 2.9, 1.0), (4.0, 1.0, 1.0)])
 def test_a_turn_keeps_physical_distances(spacing):
-    size = torch.diag(torch.tensor(spacing, dtype=torch.float64))
-    for turn in random_maps(10, CUBE, spacing, TURNS, generator()):
-        physical = size @ turn @ size.inverse()
-        torch.testing.assert_close(physical @ physical.T, IDENTITY[0])
-        assert torch.det(physical) == pytest.approx(1)
-        assert not torch.allclose(physical, IDENTITY[0], atol=1e-3)
+    for turn in physical(turns(10, spacing, rotation_probability=1, rotation_degrees=90), spacing):
+        np.testing.assert_allclose(turn @ turn.T, np.eye(3), atol=1e-12)
+        assert np.linalg.det(turn) == pytest.approx(1)
+        assert not np.allclose(turn, np.eye(3), atol=1e-3)
 
 
+@pytest.mark.parametrize("kind", ["rotation", "shear"])
 @pytest.mark.parametrize("thick", [0, 1, 2])
-def test_very_anisotropic_volumes_turn_only_within_their_planes(thick):
-    spacing = [1.0, 1.0, 1.0]
-    spacing[thick] = 3.1
-    for turn in random_maps(10, CUBE, tuple(spacing), TURNS, generator()):
-        torch.testing.assert_close(turn[thick], IDENTITY[0, thick])
-        torch.testing.assert_close(turn[:, thick], IDENTITY[0, :, thick])
+def test_very_anisotropic_volumes_turn_only_within_their_planes(thick, kind):
+    spacing, patch = [1.0, 1.0, 1.0], [32, 32, 32]
+    spacing[thick], patch[thick] = 3.1, 8
+    for found in (
+        turns(10, tuple(spacing), **{f"{kind}_probability": 1}),
+        turns(10, None, tuple(patch), **{f"{kind}_probability": 1}),
+    ):
+        np.testing.assert_array_equal(found[:, thick], np.broadcast_to(np.eye(3)[thick], (10, 3)))
+        np.testing.assert_array_equal(found[:, :, thick], np.broadcast_to(np.eye(3)[thick], (10, 3)))
+        assert not np.allclose(found, np.eye(3))
+
+
+def test_angles_stay_within_their_limits():
+    around_z = turns(300, None, (2, 12, 12), rotation_probability=1, rotation_degrees=20)
+    angles = np.degrees(np.arctan2(around_z[:, 2, 1], around_z[:, 1, 1]))
+    assert np.abs(angles).max() <= 20
+    assert angles.max() > 18
+    assert angles.min() < -18
 
 
 def test_scales_stay_within_their_limits_and_shrink_as_often_as_they_grow():
-    config = SpatialConfig(rotation_probability=0, scale_probability=1, scale=(0.5, 2.0))
-    zooms = 1 / torch.stack([m[0, 0] for m in random_maps(400, CUBE, None, config, generator())])
+    zooms = 1 / turns(400, scale_probability=1, scale=(0.5, 2.0))[:, 0, 0]
     assert 0.5 <= zooms.min() < 0.6
     assert 1.8 < zooms.max() <= 2.0
-    assert (zooms > 1).float().mean() == pytest.approx(0.5, abs=0.08)
+    assert (zooms > 1).mean() == pytest.approx(0.5, abs=0.08)
 
 
-def test_a_scale_above_one_enlarges_what_is_seen():
-    ball = torch.zeros(1, 1, 16, 16, 16)
-    ball[..., 6:10, 6:10, 6:10] = 1
-    config = SpatialConfig(rotation_probability=0, scale_probability=1, scale=(1.5, 1.5))
-    larger = apply_maps(ball, random_maps(1, CUBE, None, config, generator()), (16, 16, 16))
-    assert larger.sum() == pytest.approx(64 * 1.5**3, rel=0.05)
+def test_a_shear_tilts_each_axis_by_its_own_angle_and_keeps_their_own_lengths():
+    found = turns(200, shear_probability=1, shear_degrees=15)
+    np.testing.assert_array_equal(found[:, range(3), range(3)], 1)
+    tilts = np.degrees(np.arctan(found[:, *np.nonzero(~np.eye(3, dtype=bool))]))
+    assert np.abs(tilts).max() <= 15
+    assert (np.abs(tilts).max(axis=0) > 13).all()
 
 
-@pytest.mark.parametrize("flips", [None, 0.0])
-def test_probability_zero_changes_nothing(flips):
-    config = SpatialConfig(rotation_probability=0, scale_probability=0, flip_probability=flips)
-    torch.testing.assert_close(random_maps(5, CUBE, None, config, generator()), IDENTITY.expand(5, 3, 3))
-    assert read_size((5, 6, 7), config) == (5, 6, 7)
+def test_probability_zero_changes_nothing():
+    np.testing.assert_array_equal(turns(5), np.broadcast_to(np.eye(3), (5, 3, 3)))
+    np.testing.assert_array_equal(turns(5, flip_probability=None), np.broadcast_to(np.eye(3), (5, 3, 3)))
 
 
 def test_flips_come_as_often_as_they_are_asked_for():
-    config = SpatialConfig(rotation_probability=0, scale_probability=0, flip_probability=0.25)
-    signs = torch.stack([m.diagonal() for m in random_maps(800, CUBE, None, config, generator())])
-    np.testing.assert_allclose((signs < 0).float().mean(0), 0.25, atol=0.05)
+    signs = turns(800, flip_probability=0.25)[:, range(3), range(3)]
+    np.testing.assert_allclose((signs < 0).mean(axis=0), 0.25, atol=0.05)
 
 
-def test_the_same_generator_gives_the_same_maps():
-    assert torch.equal(
-        random_maps(3, CUBE, None, ALWAYS, generator(1)), random_maps(3, CUBE, None, ALWAYS, generator(1))
-    )
-    assert not torch.equal(
-        random_maps(3, CUBE, None, ALWAYS, generator(1)), random_maps(3, CUBE, None, ALWAYS, generator(2))
-    )
+def test_the_same_draws_give_the_same_map():
+    one, same, other = (draw_turn(CUBE, None, ALWAYS, Draws((seed,))) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one, same)
+    assert not np.allclose(one, other)
 
 
 def test_one_probability_does_not_shift_the_draws_of_another():
-    without = SpatialConfig(rotation_probability=0, scale_probability=1, flip_probability=0)
-    withal = SpatialConfig(
-        rotation_probability=1, rotation_degrees=30, scale_probability=1, flip_probability=0
-    )
-    for one, other in zip(
-        *(random_maps(5, CUBE, None, c, generator()) for c in (without, withal)), strict=True
-    ):
-        assert torch.det(one) == pytest.approx(torch.det(other).item())
+    without = turns(5, scale_probability=1)
+    withal = turns(5, scale_probability=1, rotation_probability=1)
+    np.testing.assert_allclose(np.linalg.det(without), np.linalg.det(withal))
 
 
-def test_a_turned_patch_is_filled_to_its_corners_by_a_small_turn():
-    config = SpatialConfig(rotation_degrees=8, rotation_probability=1, scale_probability=0)
-    box = read_size((12, 12, 12), config)
-    assert box == (18, 18, 18)
-    out = apply_maps(torch.ones(8, 1, *box), random_maps(8, CUBE, None, config, generator()), (12, 12, 12))
-    torch.testing.assert_close(out, torch.ones_like(out))
+def test_a_patch_s_voxel_comes_to_its_place_however_it_is_turned():
+    turn, voxel, place = draw_turn(CUBE, None, ALWAYS, Draws((0,))), np.array([6, 6, 6]), np.array([3, 40, 7])
+    affine = patch_map(turn, place, voxel)
+    np.testing.assert_allclose(affine[:, :3] @ voxel + affine[:, 3], place)
+    np.testing.assert_array_equal(affine[:, :3], turn)
 
 
-def test_the_box_that_is_read_is_larger_by_an_even_number_and_flat_where_the_patch_is():
-    for n in range(2, 40):
-        _, y, _ = read_size((1, n, n), SpatialConfig())
-        assert (y - n) % 2 == 0
-        assert y >= math.ceil(n / 0.7)
-    assert read_size((1, 8, 8), SpatialConfig()) == (1, 12, 12)
+def elastic(seed=0, patch=CUBE, spacing=None, **config) -> np.ndarray | None:
+    chosen = SpatialConfig(**({"elastic_probability": 1.0} | config))
+    return draw_elastic(patch, spacing, chosen, Draws((seed,)))
 
 
-def test_a_shrunk_patch_finds_voxels_to_its_corners():
-    """The box was once larger by a quarter whatever the scale: a third of such a patch was 0."""
-    config = SpatialConfig(scale=(0.7, 0.7), scale_probability=1, rotation_probability=0, flip_probability=0)
-    box = read_size(CUBE, config)
-    out = apply_maps(torch.ones(2, 1, *box), random_maps(2, CUBE, None, config, generator()), CUBE)
-    torch.testing.assert_close(out, torch.ones_like(out))
+def moved_points(*args, **kinds) -> np.ndarray:
+    found = elastic(*args, **kinds)
+    assert found is not None
+    return found
 
 
-@pytest.mark.parametrize("patch", [(1, 32, 32), (8, 32, 32)])
-def test_a_thin_patch_is_turned_within_its_plane_only(patch):
-    """Turned out of it, a single slice lost up to 98 % of its voxels."""
-    config = SpatialConfig(rotation_probability=1, scale_probability=0, flip_probability=0)
-    for turn in random_maps(10, patch, None, config, generator()):
-        torch.testing.assert_close(turn[0], IDENTITY[0, 0])
-        torch.testing.assert_close(turn[:, 0], IDENTITY[0, :, 0])
-        assert not torch.allclose(turn, IDENTITY[0])
+def test_points_are_moved_by_a_share_of_the_distance_between_them():
+    drawn = [
+        moved_points(seed, (20, 40, 60), elastic_points=5, elastic_share=(0.2, 0.2)) for seed in range(30)
+    ]
+    assert {moved.shape for moved in drawn} == {(3, 7, 7, 7)}
+    deviations = np.stack(drawn).std(axis=(0, 2, 3, 4))
+    np.testing.assert_allclose(deviations, [0.2 * 5, 0.2 * 10, 0.2 * 15], rtol=0.05)
 
 
-@pytest.mark.parametrize("shift", [(0, 0, 0), (1, -2, 1), (-1, 0, 2)])
-def test_a_shift_of_whole_voxels_is_another_crop(shift):
-    box = volume(8, 10, 12)
-    out = apply_maps(box, IDENTITY, (4, 4, 4), shifts=torch.tensor([shift], dtype=torch.float64))
-    cut = tuple(slice(k // 2 - 2 + s, k // 2 + 2 + s) for k, s in zip((8, 10, 12), shift, strict=True))
-    torch.testing.assert_close(out, box[:, :, *cut], atol=1e-5, rtol=0)
+def test_deformations_come_as_often_as_they_are_asked_for():
+    drawn = [elastic(seed, elastic_probability=0.3) is None for seed in range(400)]
+    assert np.mean(drawn) == pytest.approx(0.7, abs=0.07)
 
 
-@pytest.mark.parametrize(("nearest", "order"), [(False, 1), (True, 0)])
-def test_a_shifted_map_is_scipys(nearest, order):
-    """The shift is in voxels of the box, whatever the map; beyond the border it is 0."""
-    box, patch = volume(9, 10, 12), (6, 8, 7)
-    matrix = np.array([[0.913, 0.207, -0.119], [-0.311, 1.103, 0.257], [0.151, -0.211, -0.797]])
-    for shift in ([0.6137, -1.2713, 2.1373], [-3.4127, 4.0731, 0.2913]):
-        centre, middle = np.array([9, 10, 12]) / 2 - 0.5 + shift, np.array(patch) / 2 - 0.5
-        shifts = torch.tensor([shift], dtype=torch.float64)
-        out = apply_maps(box, torch.from_numpy(matrix)[None], patch, shifts=shifts, nearest=nearest)
-        for channel, result in zip(box[0], out[0], strict=True):
-            expected = ndimage.affine_transform(
-                channel.numpy(), matrix, centre - matrix @ middle, patch, order=order, mode="grid-constant"
-            )
-            np.testing.assert_allclose(result, expected, atol=1e-4)
+def test_nothing_is_moved_between_slices_that_are_far_apart():
+    for moved in (moved_points(spacing=(4.0, 1.0, 1.0)), moved_points(patch=(1, 12, 12))):
+        assert (moved[0] == 0).all()
+        assert (moved[1:] != 0).any()
 
 
-def test_each_item_has_a_shift_of_its_own():
-    boxes = volume(6, 6, 6).expand(2, 2, 6, 6, 6)
-    shifts = torch.tensor([[0.0, 0, 0], [1, 0, -1]], dtype=torch.float64)
-    out = apply_maps(boxes, IDENTITY.expand(2, 3, 3), (4, 4, 4), shifts=shifts)
-    torch.testing.assert_close(out[0], boxes[0, :, 1:5, 1:5, 1:5], atol=1e-5, rtol=0)
-    torch.testing.assert_close(out[1], boxes[1, :, 2:6, 1:5, 0:4], atol=1e-5, rtol=0)
+@pytest.mark.parametrize("patch", [(9, 12, 7), (1, 8, 8)])
+def test_between_its_points_a_deformation_is_a_cubic_spline(patch):
+    """Point p of an axis, where the first one lies one distance before the border."""
+    moved = moved_points(patch=patch)
+    field = displacement(moved, patch, CPU)
+    assert (field.dtype, field.shape) == (torch.float32, (3, *patch))
+    expected = moved
+    for axis, n in enumerate(patch):
+        places = (np.arange(n) + 0.5) / n * 4
+        # scipy's basis function of point p is not 0 between p - 3 and p + 1
+        basis = BSpline.design_matrix(places, np.arange(-3, 9, dtype=float), 3).toarray()[:, :7]
+        np.testing.assert_allclose(basis.sum(axis=1), 1)
+        expected = np.moveaxis(np.tensordot(basis, np.moveaxis(expected, axis + 1, 0), axes=1), 0, axis + 1)
+    middle = expected[:, *(n // 2 for n in patch)].reshape(3, 1, 1, 1)
+    np.testing.assert_allclose(field, expected - middle, atol=1e-5)
+
+
+def test_the_voxel_in_the_middle_stays_and_none_moves_further_than_twice_the_points():
+    for seed in range(5):
+        moved = moved_points(seed, elastic_share=(0.5, 0.5))
+        field = displacement(moved, CUBE, CPU)
+        assert (field[:, 6, 6, 6] == 0).all()
+        assert (field.abs().amax(dim=(1, 2, 3)).numpy() <= 2 * np.abs(moved).max(axis=(1, 2, 3))).all()
+        assert field.abs().max() > 0.1
