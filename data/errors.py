@@ -14,7 +14,7 @@ class UserError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         """Lets the error cross a process boundary whole (exceptions with keywords otherwise do not)."""
-        return _rebuild, (type(self), self.where, self.found, self.rule, self.remedy)
+        return _rebuild, (type(self), self.where, self.found, self.rule, self.remedy), self.__dict__
 
 
 def sentences(where: object, found: str, rule: str, remedy: str) -> str:

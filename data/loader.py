@@ -1,10 +1,9 @@
 """Batches of patches, each a function of seed and step alone."""
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -17,11 +16,12 @@ from .augment.spatial import displacement, draw_elastic, draw_turn, patch_map
 from .boxes import random_start
 from .cut import Cut, cut_image, cut_labels
 from .labels import IGNORED
+from .making import making
 from .settings import Probability, settings
 from .store import Store
+from .supply import CPU, supplied
 from .volume import Shape
 
-T = TypeVar("T")
 _NOWHERE = np.empty((0, 3), np.int32)
 
 
@@ -100,25 +100,43 @@ class PatchSampler:
         """The batch of a training step (from 0)."""
         return self.finish(self.read(step))
 
-    def batches(self, first: int, last: int) -> Iterator[PatchBatch]:
-        """The batches of steps `first` to `last` - 1, the next one made while one is used."""
-        return prefetched(self.batch, first, last)
+    def batches(
+        self, first: int, last: int, *, workers: int = 0, device: torch.device = CPU
+    ) -> Generator[PatchBatch, None, None]:
+        """The batches of steps `first` to `last` - 1, made while others are used (see `supplied`)."""
+        return supplied(self, first, last, workers=workers, device=device)
+
+    def cases_of(self, step: int) -> tuple[str, ...]:
+        """The cases of the batch of a step."""
+        return tuple(self._case(k) for k in self._items(step))
 
     def read(self, step: int) -> tuple[ReadPatch, ...]:
         """What of the store the batch of a step is made of."""
-        first = step * self.batch_size
-        return tuple(self._read(k) for k in range(first, first + self.batch_size))
+        return tuple(self._read(k) for k in self._items(step))
 
     def finish(self, patches: Sequence[ReadPatch]) -> PatchBatch:
         """The batch made of what was read, on the device where that is."""
-        finished = [self._finished(patch) for patch in patches]
+        finished = []
+        for patch in patches:
+            with making((patch.case,)):
+                finished.append(self._finished(patch))
         images, labels = (torch.stack(parts) for parts in zip(*finished, strict=True))
         return PatchBatch(images=images, labels=labels.long(), cases=tuple(patch.case for patch in patches))
 
-    def _read(self, k: int) -> ReadPatch:
+    def _items(self, step: int) -> range:
+        return range(step * self.batch_size, (step + 1) * self.batch_size)
+
+    def _case(self, k: int) -> str:
         n = len(self.cases)
         order = np.random.default_rng([self.seed, 0, k // n]).permutation(n)
-        case = self.cases[order[k % n]]
+        return self.cases[order[k % n]]
+
+    def _read(self, k: int) -> ReadPatch:
+        case = self._case(k)
+        with making((case,)):
+            return self._read_of(case, k)
+
+    def _read_of(self, case: str, k: int) -> ReadPatch:
         draws = Draws((self.seed, 1, k))
         voxel, place = self._anchor(case, draws.numbers, foreground=self._is_foreground(k))
         turn, moved = self._turned(draws)
@@ -187,19 +205,6 @@ def _reach(moved: np.ndarray | None) -> np.ndarray | float:
     """How far at most a voxel is moved along each axis: splines stay between their points."""
     # the voxel in the middle is moved back, and everything with it
     return 0.0 if moved is None else 2 * np.abs(moved).max(axis=(1, 2, 3))
-
-
-def prefetched(make: Callable[[int], T], first: int, last: int) -> Iterator[T]:
-    """`make(step)` for `first` to `last` - 1, the next one made in a thread while one is used."""
-    if first >= last:
-        return
-    with ThreadPoolExecutor(1) as pool:
-        following = pool.submit(make, first)
-        for step in range(first, last):
-            current = following
-            if step + 1 < last:
-                following = pool.submit(make, step + 1)
-            yield current.result()
 
 
 def step_seed(seed: int, step: int) -> int:

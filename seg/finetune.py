@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from torch import nn
@@ -118,7 +119,8 @@ def finetune(
         run.start(out, config, plan, ids, report, store.records)
     if report is not None:
         say("\n".join(report.lines()))
-    task = Supervised(network.to(choose_device(config.device)), kind_of(plan))
+    device = choose_device(config.device)
+    task = Supervised(network.to(device), kind_of(plan))
     sampler = PatchSampler(
         store, split.train, plan.training.patch, plan.training.batch, config.patches, config.seed
     )
@@ -127,7 +129,7 @@ def finetune(
     scores = train(
         task,
         network,
-        sampler.batches,
+        partial(sampler.batches, workers=config.workers or 0, device=device),
         out,
         config,
         describe=lambda steps, scores: replace(info, steps=steps, scores=scores),

@@ -21,6 +21,7 @@ from ..data.atomic import write_text
 from ..data.errors import UserError
 from ..data.plan import Plan
 from ..data.settings import load_mapping, plain, write_yaml
+from ..data.workers import START_METHOD
 from .checkpoint import CheckpointInfo, read_index
 from .transfer import TransferReport
 
@@ -67,7 +68,10 @@ def start(
 def check_resumable(
     path: Path, config: Any, split: dict[str, list[str]], report: TransferReport | None = None
 ) -> None:
-    """Raises RunError unless the run was started with the same configuration, cases and weights."""
+    """Raises RunError unless the run was started with the same configuration, cases and weights.
+
+    `workers` may differ: a batch does not depend on who makes it.
+    """
     if not (path / CONFIG).is_file():
         raise RunError(
             path,
@@ -78,7 +82,7 @@ def check_resumable(
     before, now = load_mapping(path / CONFIG), plain(config)
     changed = [
         f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
-        for key in sorted(before.keys() | now.keys())
+        for key in sorted((before.keys() | now.keys()) - {"workers"})
         if before.get(key) != now.get(key)
     ]
     if json.loads((path / "split.json").read_text(encoding="utf-8")) != split:
@@ -131,6 +135,7 @@ def environment() -> dict[str, str]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "threads": str(torch.get_num_threads()),
+        "workers": f"started by {START_METHOD}",
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         **{name: version(name) for name in names},
     }

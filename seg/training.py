@@ -1,5 +1,6 @@
 """What every training shares, whatever its task: patch and network, device, and what it will take."""
 
+import logging
 import math
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal, TypeVar
@@ -13,17 +14,22 @@ from ..data.augment.chain import AugmentConfig
 from ..data.errors import UserError
 from ..data.plan import Plan
 from ..data.settings import checked, settings
+from ..data.supply import default_workers
 from .engine.estimate import seconds_per_step, training_bytes
 from .engine.loop import Batch, LoopConfig
 from .engine.optimisers import SHORT_TRAINING, resolved
 from .networks.unet import UNet
+
+log = logging.getLogger(__name__)
 
 
 @settings
 class TrainingConfig(LoopConfig):
     """A training of the network of a plan. Patch, width and batch come from the plan where they are None.
 
-    `seed` decides initial weights and sampling.
+    `seed` decides initial weights and sampling. `workers` are the processes that make batches, which are the
+    same whatever their number; 0 is a thread of the training. None: 0 on the CPU, whose cores the network
+    needs; half of the cores, up to 8, for a GPU.
     """
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
@@ -33,6 +39,7 @@ class TrainingConfig(LoopConfig):
     ) = None
     width: Annotated[int, Field(ge=1, le=512)] | None = None
     batch: Annotated[int, Field(ge=1)] | None = None
+    workers: Annotated[int, Field(ge=0)] | None = None
 
 
 C = TypeVar("C", bound=TrainingConfig)
@@ -84,7 +91,7 @@ def planned(plan: Plan, config: TrainingConfig) -> Plan:
 
 def resolved_training(config: C, plan: Plan) -> C:
     """The configuration with `auto` and None replaced by what will be used; `plan` is the planned one."""
-    every = max(50, config.steps // 10)
+    every, device = max(50, config.steps // 10), choose_device(config.device)
     return replace(
         config,
         optimizer=resolved(config.optimizer, config.steps),
@@ -93,8 +100,16 @@ def resolved_training(config: C, plan: Plan) -> C:
         patch=plan.training.patch,
         width=plan.training.width,
         batch=plan.training.batch,
-        device="cuda" if choose_device(config.device).type == "cuda" else "cpu",
+        device="cuda" if device.type == "cuda" else "cpu",
+        workers=_workers(device) if config.workers is None else config.workers,
     )
+
+
+def _workers(device: torch.device) -> int:
+    number = default_workers(device)
+    why = "on the CPU the network needs the cores" if device.type == "cpu" else "half of the cores, up to 8"
+    log.info("workers: %d (%s)", number, why)
+    return number
 
 
 def with_flips(augment: AugmentConfig, plan: Plan, steps: int) -> AugmentConfig:

@@ -4,6 +4,7 @@ import copy
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -122,7 +123,7 @@ def pretrain(
     scores = train(
         task,
         method.exported_network(),
-        sampler.batches,
+        partial(sampler.batches, workers=config.workers or 0, device=choose_device(config.device)),
         out,
         config,
         describe=lambda steps, scores: replace(info, steps=steps, scores=scores),

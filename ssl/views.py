@@ -1,6 +1,6 @@
 """Views of unannotated volumes: SmartPatch boxes, read and turned in one interpolation, then augmented."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Annotated
 
 import numpy as np
@@ -13,9 +13,10 @@ from ..data.augment.draws import Draws
 from ..data.augment.spatial import draw_turn, patch_map
 from ..data.cut import cut_image
 from ..data.errors import UserError
-from ..data.loader import prefetched, step_seed
+from ..data.loader import step_seed
 from ..data.settings import settings
 from ..data.store import Store
+from ..data.supply import CPU, supplied
 from ..data.volume import Shape
 from .method import Views, ViewSpec
 from .smartpatch import Box, SmartPatchConfig, draw_boxes, padded_share
@@ -61,15 +62,29 @@ class ViewSampler:
 
     def batch(self, step: int) -> Views:
         """The batch of a training step (from 0)."""
+        return self.finish(self.read(step))
+
+    def batches(
+        self, first: int, last: int, *, workers: int = 0, device: torch.device = CPU
+    ) -> Generator[Views, None, None]:
+        """The batches of steps `first` to `last` - 1, made while others are used (see `supplied`)."""
+        return supplied(self, first, last, workers=workers, device=device)
+
+    def cases_of(self, step: int) -> tuple[str, ...]:
+        """The cases of the batch of a step."""
         per_round = len(self.cases) // self.batch_size
         order = np.random.default_rng([self.seed, 3, step // per_round]).permutation(len(self.cases))
         first = step % per_round * self.batch_size
-        cases = tuple(self.cases[i] for i in order[first : first + self.batch_size])
-        return self.views(cases, step_seed(self.seed, step), step / max(1, self.steps - 1))
+        return tuple(self.cases[i] for i in order[first : first + self.batch_size])
 
-    def batches(self, first: int, last: int) -> Iterator[Views]:
-        """The batches of steps `first` to `last` - 1, the next one made while one is used."""
-        return prefetched(self.batch, first, last)
+    def read(self, step: int) -> tuple[Views, ...]:
+        """The views of a step, before they are on a device."""
+        progress = step / max(1, self.steps - 1)
+        return (self.views(self.cases_of(step), step_seed(self.seed, step), progress),)
+
+    def finish(self, read: tuple[Views, ...]) -> Views:
+        """The batch made of what was read."""
+        return read[0]
 
     def views(self, cases: Sequence[str], seed: int, progress: float) -> Views:
         """Views of the given cases, all drawn from `seed`, at the share `progress` of the training."""

@@ -4,7 +4,7 @@ import logging
 import math
 import signal
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,7 +96,7 @@ class _Counters:
 def train(
     task: nn.Module,
     network: nn.Module,
-    batches: Callable[[int, int], Iterable[Batch]],
+    batches: Callable[[int, int], Generator[Batch, None, None]],
     run: Path,
     config: LoopConfig,
     *,
@@ -112,7 +112,7 @@ def train(
         task: called with (batch, step), gives a StepResult; holds `network`. What it has beside (heads, a
             teacher) is kept in the training state.
         network: what checkpoints keep as weights.
-        batches: gives the batches from a first step up to a last.
+        batches: gives the batches from a first step up to a last; closed when the training ends.
         run: folder of the run.
         config: resolved: no None, no "auto".
         describe: what a checkpoint after so many steps with such scores says of itself.
@@ -132,7 +132,7 @@ def train(
     with ExitStack() as stack:
         tracker = stack.enter_context(closing(Tracker(run, counters.step)))
         stop = stack.enter_context(StopSignal())
-        for batch in batches(counters.step, config.steps):
+        for batch in stack.enter_context(closing(batches(counters.step, config.steps))):
             step = counters.step
             factor = lr_factor(step, config.steps, config.schedule)
             for group, peak in zip(optimiser.param_groups, peaks, strict=True):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from fewvox.data.augment.chain import preset
 from fewvox.data.formats import tiff
 from fewvox.data.formats.files import read_volume
 from fewvox.data.labels import IGNORED, LabelTable
@@ -72,7 +73,7 @@ def trained(request, data, tmp_path_factory):
         batch=2,
         patch=SHAPE,
         device="cpu",
-        patches=PatchConfig(intensity=None, spatial=None),
+        patches=PatchConfig(augment=preset("none")),
         optimizer=OptimiserConfig(lr=0.02),
     )
     run = finetune(store, SPLIT, out / "run", config)

@@ -9,6 +9,7 @@ from fewvox.seg import run
 from fewvox.seg.engine.loop import LoopConfig
 from fewvox.seg.engine.optimisers import OptimiserConfig
 from fewvox.seg.run import RunError
+from fewvox.seg.training import TrainingConfig
 
 CONFIG = LoopConfig(steps=20, optimizer=OptimiserConfig(name="sgd", lr=1e-5))
 SPLIT = {"train": ["a", "b"], "validation": [], "test": ["c"]}
@@ -43,6 +44,12 @@ def test_an_empty_folder_may_become_a_run(tmp_path, make_plan):
 
 def test_the_same_settings_continue_a_run(started):
     run.check_resumable(started, CONFIG, SPLIT)
+
+
+def test_another_number_of_workers_continues_a_run(tmp_path, make_plan):
+    """A batch does not depend on who makes it."""
+    run.start(tmp_path / "run", TrainingConfig(workers=0), make_plan(), SPLIT)
+    run.check_resumable(tmp_path / "run", TrainingConfig(workers=2), SPLIT)
 
 
 def test_changed_settings_and_cases_are_all_named(started):
