@@ -1,7 +1,7 @@
 """How fast patches and views are supplied: read, turned and changed."""
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -12,6 +12,7 @@ from ...data.augment.chain import AugmentConfig, preset
 from ...data.loader import PatchBatch, PatchConfig, PatchSampler
 from ...data.settings import settings
 from ...data.store import Store
+from ...data.supply import supplied
 from ...data.volume import Shape
 from .biom3d_patches import SUPPLYING as BIOM3D
 from .biom3d_patches import Biom3dPatches
@@ -20,6 +21,7 @@ from .monai_patches import MonaiPatches
 from .nnunet_patches import SUPPLYING as NNUNET
 from .nnunet_patches import NnUNetPatches
 from .one_thread import one_thread
+from .scaling import worker_figure
 from .store import StoredVolumes, StoreSizes
 from .supply_parts import part_figures
 from .torchio_patches import TorchIOPatches, scaling_chain
@@ -53,7 +55,7 @@ class SupplySizes:
 def supply_figures(runs: int, sizes: SupplySizes | None = None) -> list[Figure]:
     """Patches beside nnU-Net's, TorchIO's, Biom3d's and MONAI's, the spatial transform alone, two views.
 
-    All in one thread; last, where our own time goes.
+    All in one thread; then what a second worker brings, and where our own time goes.
     """
     sizes = sizes or SupplySizes()
     stored = StoreSizes(volumes=sizes.volumes, shape=sizes.shape, patch=sizes.patch)
@@ -63,6 +65,7 @@ def supply_figures(runs: int, sizes: SupplySizes | None = None) -> list[Figure]:
             *_full(files, sizes.patches, runs),
             *spatial_figures(sizes.patch, runs),
             *two_view_figures(files.store, sizes.patch, sizes.patches, runs),
+            worker_figure(_from_workers(files), sizes.patches, min(runs, 3)),
             *part_figures(files.store, sizes.patch, training_augmentation(), runs),
         ]
 
@@ -74,10 +77,19 @@ def training_augmentation() -> AugmentConfig:
 
 def our_patches(store: Store, patch: Shape, count: int) -> Callable[[int], list[PatchBatch]]:
     """What makes so many of our patches, in batches as nnU-Net's; others for each run."""
-    config = PatchConfig(augment=training_augmentation())
-    sampler = PatchSampler(store, sorted(store.cases), patch, _BATCH, config, seed=0)
+    sampler = _sampler(store, patch)
     steps = count // _BATCH
     return lambda k: [sampler.batch(step) for step in range(k * steps, (k + 1) * steps)]
+
+
+def _sampler(store: Store, patch: Shape) -> PatchSampler:
+    config = PatchConfig(augment=training_augmentation())
+    return PatchSampler(store, sorted(store.cases), patch, _BATCH, config, seed=0)
+
+
+def _from_workers(files: StoredVolumes) -> Callable[[int, int], Generator[PatchBatch]]:
+    sampler = _sampler(files.store, files.patch)
+    return lambda workers, batches: supplied(sampler, 0, batches, workers=workers)
 
 
 def _full(files: StoredVolumes, count: int, runs: int) -> Iterator[Figure]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from fewvox.data.augment.chain import preset
+from fewvox.experiments.bench import supply
 from fewvox.experiments.bench.monai_patches import MonaiPatches
 from fewvox.experiments.bench.one_thread import drawn_from, one_thread
 from fewvox.experiments.bench.store import StoredVolumes, StoreSizes
@@ -18,7 +19,7 @@ from fewvox.experiments.bench.two_views import TwoViews
 
 PATCH = (24, 20, 28)
 SIZES = SupplySizes(shape=(40, 44, 48), patch=PATCH, patches=2)
-OF_INSTALLED = {"full_vs_torchio", "two_view_vs_torchio", "two_view_turned_vs_torchio"}
+OF_INSTALLED = {"full_vs_torchio", "two_view_vs_torchio", "two_view_turned_vs_torchio", "workers_2_vs_1"}
 OF_NNUNET = {"full_vs_nnunet", "spatial_vs_nnunet"}
 ALIKE = ("scipy", "grid_sample", "simpleitk", "monai")
 
@@ -29,9 +30,15 @@ def stored(tmp_path_factory):
     return StoredVolumes.written(tmp_path_factory.mktemp("stored"), sizes)
 
 
+def iter_batches(sampler, last):
+    yield from map(sampler.batch, range(last))
+
+
 def test_every_key_has_a_ratio_or_tells_what_to_install(monkeypatch):
     for name in ("nnunetv2", "batchgeneratorsv2", "acvl_utils", "biom3d"):
         monkeypatch.setitem(sys.modules, name, None)
+    # processes take seconds to start, and have tests of their own
+    monkeypatch.setattr(supply, "supplied", lambda sampler, first, last, workers: iter_batches(sampler, last))
     figures = supply_figures(1, SIZES)
     by_key = {figure.key: figure for figure in figures if figure.key}
     assert set(by_key) == OF_INSTALLED | OF_NNUNET | {"full_vs_biom3d"}
