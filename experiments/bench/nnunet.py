@@ -29,8 +29,11 @@ class NnUNetCases:
 
     def __init__(self, folder: Path, patch: Shape) -> None:
         module = "nnunetv2.training.dataloading.nnunet_dataset"
-        self._dataset, self._layout = _of(module, "nnUNetDatasetBlosc2"), _of(module, "comp_blosc2_params")
-        self._crop = _of("acvl_utils.cropping_and_padding.bounding_boxes", "crop_and_pad_nd")
+        self._dataset, self._layout = (
+            quietly(module, "nnUNetDatasetBlosc2"),
+            quietly(module, "comp_blosc2_params"),
+        )
+        self._crop = quietly("acvl_utils.cropping_and_padding.bounding_boxes", "crop_and_pad_nd")
         self.folder, self.patch = folder, patch
         folder.mkdir()
 
@@ -64,6 +67,10 @@ class NnUNetCases:
         labels = self._crop(seg, box, -1, cast_cropped_to=np.int16)
         return torch.from_numpy(self._crop(data, box, 0)).float(), torch.from_numpy(labels)
 
+    def data_set(self) -> Any:
+        """Its own data set of all cases that were written."""
+        return self._dataset(str(self.folder))
+
     def bytes(self, case: str, pattern: str = "*") -> int:
         """What the files of a case take."""
         return sum(file.stat().st_size for file in self.folder.glob(f"{case}{pattern}"))
@@ -82,8 +89,8 @@ def preparation(
 
     Raises ImportError where it, or what it needs, is not installed.
     """
-    preprocessor = _of("nnunetv2.preprocessing.preprocessors.default_preprocessor", "DefaultPreprocessor")
-    manager = _of("nnunetv2.utilities.plans_handling.plans_handler", "PlansManager")
+    preprocessor = quietly("nnunetv2.preprocessing.preprocessors.default_preprocessor", "DefaultPreprocessor")
+    manager = quietly("nnunetv2.utilities.plans_handling.plans_handler", "PlansManager")
     resampling = {"order_z": 0, "force_separate_z": None}
     configuration = {
         "architecture": {},
@@ -111,7 +118,7 @@ def preparation(
     return lambda k: made.run_case_save(str(out / str(k)), [str(image)], str(labels), plans, chosen, facts)
 
 
-def _of(module: str, name: str) -> Any:
-    # nnU-Net prints that its folders are not set
+def quietly(module: str, name: str) -> Any:
+    """What a module of nnU-Net has under a name, without what it prints: that its folders are not set."""
     with redirect_stdout(io.StringIO()):
         return getattr(import_module(module), name)

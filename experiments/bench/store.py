@@ -6,13 +6,11 @@ of files that the machine has in memory, by one thread of one process.
 
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
-import torch
 import zarr
 
 from ...data.boxes import read_box
@@ -22,7 +20,8 @@ from ...data.store import Store, case_folder
 from ...data.volume import Shape
 from .figure import Figure, Work, measured
 from .nnunet import PREPARING, READING, NnUNetCases, preparation
-from .volumes import save_case, scanned_and_planned, volume
+from .one_thread import one_thread
+from .volumes import save_case, scanned_and_planned, spelled, volume
 
 # patches of one run, and runs for each that other work is measured: another program's burst of work
 # lasts longer than a few patches take
@@ -44,7 +43,7 @@ class StoreSizes:
 def store_figures(runs: int, sizes: StoreSizes | None = None) -> list[Figure]:
     """Reading beside nnU-Net, whole and mapped .npy and zarr; bytes and preparing beside nnU-Net."""
     sizes = sizes or StoreSizes()
-    with tempfile.TemporaryDirectory() as folder, _one_thread():
+    with tempfile.TemporaryDirectory() as folder, one_thread():
         files = StoredVolumes.written(Path(folder), sizes)
         return [*_reading(files, runs), *_bytes(files), _preparing(Path(folder), sizes, runs)]
 
@@ -73,7 +72,7 @@ class StoredVolumes:
             np.save(folder / f"v{k}.npy", image[None])
             zarr.create_array(str(folder / f"v{k}.zarr"), data=image[None], chunks=(1, 64, 64, 64))
             if nnunet is not None:
-                positions = np.argwhere(labels)[:: max(1, labels.sum() // 10_000)]
+                positions = np.argwhere(labels[None])[:: max(1, labels.sum() // 10_000)]
                 nnunet.write(f"v{k}", image, labels, {"class_locations": {1: positions}})
         scanned, plan = scanned_and_planned(folder / "data")
         return cls(folder, prepare(scanned, plan, folder / "store"), sizes.patch, nnunet)
@@ -136,7 +135,7 @@ def _reading(files: StoredVolumes, runs: int) -> Iterator[Figure]:
             **more,
         )
 
-    patches = f"a patch of {' x '.join(map(str, patch))}"
+    patches = f"a patch of {spelled(patch)}"
     missing = {} if nnunet else {"missing": f"nnU-Net is not installed: {READING}"}
     yield figure(
         patches,
@@ -205,19 +204,7 @@ def _preparing(folder: Path, sizes: StoreSizes, runs: int) -> Figure:
     except ImportError as error:
         missing = f"nnU-Net's preprocessor is not measured ({error}): {PREPARING}"
     ours: Work = lambda k: prepare(scanned, plan, folder / f"prepared_{k}")  # noqa: E731
-    work = (
-        f"preparing a volume of {' x '.join(map(str, sizes.prepared))}, enlarged by {1 / sizes.spacing:.3g}"
-    )
+    work = f"preparing a volume of {spelled(sizes.prepared)}, enlarged by {1 / sizes.spacing:.3g}"
     return measured(
         "store", work, ours, "nnU-Net", theirs, min(runs, 3), key="prepare_vs_nnunet", missing=missing
     )
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

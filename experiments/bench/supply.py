@@ -1,71 +1,136 @@
 """How fast patches and views are supplied: read, turned and changed."""
 
-import numpy as np
-import torch
+import tempfile
+from collections.abc import Callable, Generator, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Protocol
 
-from ...data.loader import PatchSampler
+from torchio.transforms import Compose
+
+from ...data.augment.chain import AugmentConfig, preset
+from ...data.loader import PatchBatch, PatchConfig, PatchSampler
+from ...data.settings import settings
 from ...data.store import Store
-from ...ssl.method import ViewSpec
-from ...ssl.views import ViewConfig, ViewSampler
-from .figure import Figure, Work, measured
-from .nuclei import nuclei_store, patch_sampler
+from ...data.supply import supplied
+from ...data.volume import Shape
+from .biom3d_patches import SUPPLYING as BIOM3D
+from .biom3d_patches import Biom3dPatches
+from .figure import Figure, measured
+from .monai_patches import MonaiPatches
+from .nnunet_patches import SUPPLYING as NNUNET
+from .nnunet_patches import NnUNetPatches
+from .one_thread import one_thread
+from .scaling import worker_figure
+from .store import StoredVolumes, StoreSizes
+from .supply_parts import part_figures
+from .torchio_patches import TorchIOPatches, scaling_chain
+from .turned_box import spatial_figures
+from .two_views import two_view_figures
+from .volumes import spelled
+
+_BATCH = 2
 
 
-def supply_figures(runs: int) -> list[Figure]:
-    """Supervised patches beside MONAI's, and views of a pretraining."""
-    with nuclei_store() as store:
-        sampler = patch_sampler(store)
-        cases, patch, batch = sampler.cases, sampler.patch, sampler.batch_size
-        views = ViewSampler(store, cases, patch, batch, ViewSpec(count=2), ViewConfig(), 0, 100)
+class Peer(Protocol):
+    """What makes patches of the same volumes."""
+
+    def patches(self, count: int, seed: int) -> object:
+        """So many patches, all drawn from a seed."""
+
+
+@settings
+class SupplySizes:
+    """Volumes and their shape, the patch's shape, and how many patches one run makes (an even number).
+
+    What is done to a patch is drawn, so that few of them say little.
+    """
+
+    volumes: int = 2
+    shape: Shape = (256, 320, 320)
+    patch: Shape = (96, 96, 96)
+    patches: int = 24
+
+
+def supply_figures(runs: int, sizes: SupplySizes | None = None) -> list[Figure]:
+    """Patches beside nnU-Net's, TorchIO's, Biom3d's and MONAI's, the spatial transform alone, two views.
+
+    All in one thread; then what a second worker brings, and where our own time goes.
+    """
+    sizes = sizes or SupplySizes()
+    stored = StoreSizes(volumes=sizes.volumes, shape=sizes.shape, patch=sizes.patch)
+    with tempfile.TemporaryDirectory() as folder, one_thread():
+        files = StoredVolumes.written(Path(folder), stored)
         return [
-            measured(
-                "supply",
-                "a supervised patch, read from the store and augmented",
-                sampler.batch,
-                "MONAI, volumes in memory",
-                _monai_chain(store, sampler),
-                runs,
-                items=batch,
-            ),
-            measured("supply", "a SmartPatch view", views.batch, None, None, runs, items=2 * batch),
+            *_full(files, sizes.patches, runs),
+            *spatial_figures(sizes.patch, runs),
+            *two_view_figures(files.store, sizes.patch, sizes.patches, runs),
+            worker_figure(_from_workers(files), sizes.patches, min(runs, 3)),
+            *part_figures(files.store, sizes.patch, training_augmentation(), runs),
         ]
 
 
-def _monai_chain(store: Store, sampler: PatchSampler) -> Work:
-    """MONAI's transforms with our probabilities and ranges, on a volume that is in memory already."""
-    from monai.transforms.compose import Compose
-    from monai.transforms.croppad.dictionary import RandSpatialCropd
-    from monai.transforms.intensity.dictionary import (
-        RandAdjustContrastd,
-        RandGaussianNoised,
-        RandGaussianSmoothd,
-        RandScaleIntensityd,
-    )
-    from monai.transforms.spatial.dictionary import RandAffined
+def training_augmentation() -> AugmentConfig:
+    """What nnU-Net's default training does, flips included."""
+    return preset("nnunet", spatial={"flip_probability": 0.5})
 
-    case = sampler.cases[0]
-    item = {
-        "image": torch.from_numpy(store.image(case)[:]),
-        "label": torch.from_numpy(store.label(case)[:].astype(np.float32))[None],
-    }
-    turn = [np.pi / 6] * 3
-    chain = Compose(
-        [
-            RandSpatialCropd(("image", "label"), sampler.patch, random_size=False),
-            RandAffined(
-                ("image", "label"),
-                prob=0.36,  # ours turns a fifth and scales a fifth of the patches
-                rotate_range=turn,
-                scale_range=[(-0.3, 0.4)] * 3,
-                spatial_size=sampler.patch,
-                mode=("bilinear", "nearest"),
-                padding_mode="zeros",
-            ),
-            RandGaussianNoised("image", prob=0.1, std=0.3),
-            RandGaussianSmoothd("image", (0.5, 1.0), (0.5, 1.0), (0.5, 1.0), prob=0.2),
-            RandScaleIntensityd("image", 0.25, prob=0.15),
-            RandAdjustContrastd("image", prob=0.4, gamma=(0.7, 1.5)),
-        ]
-    )
-    chain.set_random_state(seed=0)
-    return lambda _: chain(item)
+
+def our_patches(store: Store, patch: Shape, count: int) -> Callable[[int], list[PatchBatch]]:
+    """What makes so many of our patches, in batches as nnU-Net's; others for each run."""
+    sampler = _sampler(store, patch)
+    steps = count // _BATCH
+    return lambda k: [sampler.batch(step) for step in range(k * steps, (k + 1) * steps)]
+
+
+def _sampler(store: Store, patch: Shape) -> PatchSampler:
+    config = PatchConfig(augment=training_augmentation())
+    return PatchSampler(store, sorted(store.cases), patch, _BATCH, config, seed=0)
+
+
+def _from_workers(files: StoredVolumes) -> Callable[[int, int], Generator[PatchBatch]]:
+    sampler = _sampler(files.store, files.patch)
+    return lambda workers, batches: supplied(sampler, 0, batches, workers=workers)
+
+
+def _full(files: StoredVolumes, count: int, runs: int) -> Iterator[Figure]:
+    store, patch = files.store, files.patch
+    ours = our_patches(store, patch, count)
+    for name, key, make, install in (
+        ("nnU-Net", "full_vs_nnunet", lambda: _nnunet(files), NNUNET),
+        ("TorchIO, volumes in memory", "full_vs_torchio", lambda: TorchIOPatches(store, patch), ""),
+        ("TorchIO, empty corners", None, lambda: TorchIOPatches(store, patch, margin=False), ""),
+        ("Biom3d", "full_vs_biom3d", lambda: _biom3d(files, scaling_chain()), BIOM3D),
+        ("Biom3d, its own augmentation", None, lambda: _biom3d(files), BIOM3D),
+        ("MONAI, volumes in memory", None, lambda: MonaiPatches(store, patch), ""),
+    ):
+        theirs, missing = _installed(name, make, install)
+        yield measured(
+            "supply",
+            f"image and labels of {spelled(patch)}, read and augmented as by nnU-Net",
+            ours,
+            name,
+            None if theirs is None else partial(theirs.patches, count),
+            runs,
+            items=count,
+            their_items=count,
+            key=key,
+            missing=missing,
+        )
+
+
+def _nnunet(files: StoredVolumes) -> NnUNetPatches:
+    if files.nnunet is None:
+        raise ImportError("not even its reader is installed")
+    return NnUNetPatches(files.nnunet)
+
+
+def _biom3d(files: StoredVolumes, chain: Compose | None = None) -> Biom3dPatches:
+    return Biom3dPatches(files.store, files.patch, files.folder / "biom3d", chain)
+
+
+def _installed(name: str, make: Callable[[], Peer], install: str) -> tuple[Peer | None, str | None]:
+    """A peer; or None, and how to have it."""
+    try:
+        return make(), None
+    except ImportError as error:
+        return None, f"{name} is not measured ({error}): {install}"

@@ -1,5 +1,6 @@
 """The volumes that a store is measured with."""
 
+from math import cos, pi, sin
 from pathlib import Path
 
 import nibabel as nib
@@ -23,6 +24,17 @@ def volume(shape: Shape, seed: int) -> tuple[np.ndarray, np.ndarray]:
     labels = (smooth(8) > 0.6).astype(np.uint8)
     grain = rng.normal(0, 0.2, shape).astype(np.float32)
     return smooth(24) + 2 * labels + ndimage.gaussian_filter(grain, 0.6), labels
+
+
+def with_margin(patch: Shape) -> Shape:
+    """The box that is enough to turn a patch by 30 degrees and to shrink what is in it (nnU-Net's choice)."""
+    z, y, x = (int(n * (cos(pi / 6) + sin(pi / 6)) / 0.85) for n in patch)
+    return z, y, x
+
+
+def spelled(shape: Shape) -> str:
+    """A shape in words."""
+    return " x ".join(map(str, shape))
 
 
 def save_case(data: Path, name: str, image: np.ndarray, labels: np.ndarray) -> None:
