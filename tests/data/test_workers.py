@@ -98,7 +98,8 @@ def test_a_worker_ends_with_its_parent_even_while_it_works(maker, tmp_path):
     worker = int(parent.stdout.readline())
     assert psutil.pid_exists(worker)
     parent.kill()
-    parent.communicate()
+    parent.wait()
+    parent.stdout.close()
     assert ends(worker)
 
 
