@@ -16,7 +16,9 @@ def supply_figures(runs: int) -> list[Figure]:
     with nuclei_store() as store:
         sampler = patch_sampler(store)
         cases, patch, batch = sampler.cases, sampler.patch, sampler.batch_size
-        views = ViewSampler(store, cases, patch, batch, ViewSpec(count=2), ViewConfig(), 0, 100)
+        views = ViewSampler(
+            store, cases, patch, batch, ViewSpec(global_views=1, local_views=1), ViewConfig(), 0, 100
+        )
         return [
             measured(
                 "supply",
