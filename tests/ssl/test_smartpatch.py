@@ -50,7 +50,7 @@ def still(factor=1.0, of="patch") -> BoxConfig:
 
 
 def draw(frame, kind=(1, 1), progress=0.0, config=SmartPatchConfig(), seed=0):  # noqa: B008 (frozen)
-    return draw_boxes(frame, *kind, progress, config, np.random.default_rng(seed))
+    return draw_boxes(frame, kind[0], kind[1], progress, config, np.random.default_rng(seed))
 
 
 def limits(config: BoxConfig, frame: Frame, progress: float) -> tuple[float, float]:

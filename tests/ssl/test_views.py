@@ -2,14 +2,17 @@
 
 import math
 import pickle
+import re
 import threading
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from fewvox.data.augment.chain import AugmentConfig, preset
 from fewvox.data.augment.spatial import SpatialConfig
 from fewvox.data.boxes import read_box
@@ -342,10 +345,14 @@ def test_early_views_show_the_whole_volume_and_late_ones_a_patch(sampler):
 
 
 def test_turns_follow_the_spacing_of_the_store(tiny_store, sampler):
+    """Also where the view is stretched: what is turned is the box."""
     spatial = SpatialConfig(rotation_probability=1, scale_probability=0, flip_probability=0)
-    batch = sampler(config=replace(PLAIN, augment=AugmentConfig(spatial=spatial))).batch(0)
+    stretched = replace(STILL, local_boxes=replace(STILL.local_boxes, output=(4, 4, 4)))
+    config = ViewConfig(boxes=stretched, augment=AugmentConfig(spatial=spatial))
+    batch = sampler(patch=(8, 16, 8), config=config).batch(0)
     size = np.diag(tiny_store.plan.preprocessing.spacing)
-    turns = [affine[:, :3].numpy() for of_view in batch.maps for affine in of_view]
+    whole, local = (of_view[:, :, :3].numpy() for of_view in batch.maps)
+    turns = [*whole, *(local / [2, 4, 2])]
     assert len(turns) == 6
     for turn in turns:
         physical = size @ turn @ np.linalg.inv(size)
@@ -399,3 +406,12 @@ def test_views_of_a_single_slice_are_not_dimmed_by_what_is_beside_it():
     torch.testing.assert_close(view, torch.ones(1, 1, 8, 8))
     assert affine[0, 3] != 0
     assert on_slice(affine, (1, 20, 20), (1, 8, 8))[0, 3] == 0
+
+
+def test_the_examples_of_the_page_are_settings():
+    page = (Path(__file__).parents[2] / "docs/smartpatch.md").read_text(encoding="utf-8")
+    examples = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)]
+    first, *others = [parse(ViewConfig, example["views"], "docs/smartpatch.md") for example in examples]
+    assert first == ViewConfig()
+    assert len(others) == 2
+    assert ViewConfig() not in others
