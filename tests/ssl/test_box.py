@@ -97,6 +97,21 @@ def test_a_box_that_fits_neither_into_the_other_nor_around_it_overlaps_as_much_a
         assert first.overlap(second) == pytest.approx(80 / 160)
 
 
+@pytest.mark.parametrize(("share", "per_axis"), [(0.1, False), (0.75, True)])
+def test_a_box_that_cannot_lie_in_the_other_is_held_no_closer_than_need_be(share, per_axis):
+    """Along y half of the smaller box is shared at most: by every place that has the other one in it."""
+    one, other, rng = np.array([20.0, 4.0, 4.0]), np.array([5.0, 8.0, 4.0]), np.random.default_rng(0)
+    first = Box(start=np.full(3, 50.0), size=one)
+    starts = np.array(
+        [placed_overlapping((99,) * 3, first, other, share, rng, per_axis=per_axis)[1] for _ in range(500)]
+    )
+    if per_axis:
+        assert stats.kstest(starts, stats.uniform(46, 4).cdf).pvalue > 0.01
+    else:
+        shared = np.minimum(starts + 8, 54) - np.maximum(starts, 50)
+        assert 0.1 <= shared.min() / 8 < 0.15
+
+
 def test_without_overlap_asked_for_a_box_lies_anywhere():
     extent, size, rng = (40, 40, 40), np.full(3, 8.0), np.random.default_rng(0)
     first = Box(start=np.zeros(3), size=size)
