@@ -46,7 +46,7 @@ class Frame:
         nearly all of it.
         """
         ratios = np.divide(self.extent, self.patch)
-        return float(ratios[ratios > 1].min(initial=np.inf)) if (ratios > 1).any() else 1.0
+        return min(ratios[ratios > 1].tolist(), default=1.0)
 
     def size(self, factor: float) -> np.ndarray:
         """The size (3,) of a box of `factor` patches, no larger than the patch where the volume is not."""
