@@ -56,7 +56,7 @@ def embed(
     network = checkpoint.network().to(choose_device(device)).eval()
     chosen = evenly(tuple(sorted(store.cases)) if cases is None else tuple(cases), volumes)
     patch = checkpoint.info.plan.training.patch
-    sampler = ViewSampler(store, chosen, patch, 1, ViewSpec(count=1), ViewConfig(), seed, 1)
+    sampler = ViewSampler(store, chosen, patch, 1, ViewSpec(global_views=1), ViewConfig(), seed, 1)
     found, owners = [], []
     with torch.no_grad():
         for i, case in enumerate(chosen):

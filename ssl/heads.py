@@ -89,6 +89,6 @@ class EmbeddingHead(nn.Module):
             nn.Linear(hidden, dimension),
         )
 
-    def forward(self, network: UNet, images: Tensor) -> Tensor:
-        """Embeddings (B, D) of images (B, C, Z, Y, X)."""
-        return self.layers(pool(read_features(network, images, self.blocks)))
+    def forward(self, network: UNet, *images: Tensor) -> Tensor:
+        """Embeddings (all B, D) of images (B, C, Z, Y, X), of which others may have another extent."""
+        return self.layers(torch.cat([pool(read_features(network, i, self.blocks)) for i in images]))

@@ -7,7 +7,7 @@ the very network that will be fine-tuned, so that encoder and decoder are both p
 # Shapes: B = batch, C = channels, D = embedding size.
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -23,38 +23,51 @@ from ..seg.networks.unet import UNet
 class ViewSpec:
     """Which views of a volume a method needs.
 
-    `count` augmented patches of a volume stand in one item (1, or 2 that overlap); a batch holds at least
-    `volumes` items, each of another volume.
+    An item is `global_views` (1 or 2) and `local_views` of one volume; a batch holds at least `volumes`
+    items, each of another volume.
     """
 
-    count: int = 1
+    global_views: int = 1
+    local_views: int = 0
     volumes: int = 1
 
     def __post_init__(self) -> None:
-        if self.count not in (1, 2) or self.volumes < 1:
-            raise ValueError(f"one or two views of at least one volume, not {self}")
+        if self.global_views not in (1, 2) or self.local_views < 0 or self.volumes < 1:
+            raise ValueError(f"one or two global views, any number of local ones, of a volume, not {self}")
+
+    @property
+    def count(self) -> int:
+        """How many views an item has."""
+        return self.global_views + self.local_views
 
 
 @dataclass(frozen=True, kw_only=True)
 class Views:
     """A batch: `views[v]` is view v of every item, (B, C, Z, Y, X); item i comes from volume `cases[i]`.
 
-    The volumes of a batch are distinct, so that two items are never two places of one volume. `seed` is
-    for what a method draws itself, so that a step depends on its batch alone.
+    Global views come first; local ones may have another extent. `maps[v]` (B, 3, 4), float64, leads from
+    indices (z, y, x, 1) of the view's voxels to those of the volume's finest level, through everything
+    spatial that was done. The volumes of a batch are distinct, so that two items are never two places of one
+    volume. `seed` is for what a method draws itself, so that a step depends on its batch alone.
     """
 
     views: tuple[Tensor, ...]
+    maps: tuple[Tensor, ...]
     cases: tuple[str, ...]
     seed: int = 0
 
     def __post_init__(self) -> None:
         if len(set(self.cases)) != len(self.cases):
             raise ValueError(f"a batch draws distinct volumes, not {self.cases}")
+        if len(self.maps) != len(self.views):
+            raise ValueError(f"{len(self.views)} views have as many maps, not {len(self.maps)}")
 
     def to(self, device: torch.device) -> "Views":
         """The same batch on another device."""
-        views = tuple(v.to(device, non_blocking=True) for v in self.views)
-        return Views(views=views, cases=self.cases, seed=self.seed)
+        views, maps = (
+            tuple(t.to(device, non_blocking=True) for t in parts) for parts in (self.views, self.maps)
+        )
+        return replace(self, views=views, maps=maps)
 
 
 @dataclass(frozen=True, kw_only=True)

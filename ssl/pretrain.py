@@ -25,6 +25,7 @@ from ..seg.training import TrainingConfig, choose_device, estimate, planned, res
 from .method import Method, Views, ViewSpec
 from .methods.registry import Registered, find_method
 from .monitors import measure
+from .smartpatch import SmartPatchConfig
 from .views import ViewConfig, ViewSampler, evenly
 
 log = logging.getLogger(__name__)
@@ -118,8 +119,9 @@ def pretrain(
         run.start(out, config, plan, ids, records=store.records)
     task = method.to(choose_device(config.device))
     say(f"{config.method} on {len(cases)} volumes; its loss reaches {', '.join(info.trained)}")
-    say(sampler.padding())
-    say(estimate(task, method.network, first, config, views=registered.method.views.count).line())
+    for line in sampler.fit().lines():
+        say(line)
+    say(estimate(task, method.network, first, config, views=sampler.patches).line())
     scores = train(
         task,
         method.exported_network(),
@@ -168,7 +170,17 @@ def resolved_config(config: PretrainConfig, plan: Plan, registered: Registered) 
         resolved_training(replace(config, optimizer=optimizer), plan),
         validate_every=every,
         options=plain(parse(registered.config, config.options, "options")),
-        views=replace(config.views, augment=augment),
+        views=replace(config.views, augment=augment, boxes=with_outputs(config.views.boxes, plan)),
+    )
+
+
+def with_outputs(boxes: SmartPatchConfig, plan: Plan) -> SmartPatchConfig:
+    """The same with the patch as the extent of views where none was said."""
+    patch = plan.training.patch
+    return replace(
+        boxes,
+        global_boxes=replace(boxes.global_boxes, output=boxes.global_boxes.output or patch),
+        local_boxes=replace(boxes.local_boxes, output=boxes.local_boxes.output or patch),
     )
 
 

@@ -65,7 +65,7 @@ def random_mask(batch: int, extent: Shape, block: Shape, ratio: float, generator
 class Mae(nn.Module):
     """Blocks of a view are masked, and the network reconstructs them."""
 
-    views = ViewSpec(count=1)
+    views = ViewSpec(global_views=1)
     adamw_lr = None
 
     def __init__(self, network: UNet, heads: nn.Module, config: MaeConfig) -> None:

@@ -53,7 +53,7 @@ def triplet_losses(anchors_BD: Tensor, positives_BD: Tensor, *, margin: float) -
 class Triplet(nn.Module):
     """Two views of one volume attract, other volumes repel."""
 
-    views = ViewSpec(count=2, volumes=2)
+    views = ViewSpec(global_views=1, local_views=1, volumes=2)
     # with 3e-3, which suits the other tasks, the loss does not leave the margin (hippocampi, 40 steps)
     adamw_lr = 1e-3
 
@@ -68,8 +68,11 @@ class Triplet(nn.Module):
 
     def forward(self, batch: Views, step: int) -> PretextResult:  # noqa: ARG002 (every method gets it)
         """The loss of both directions: each view is the anchor once."""
+        first, second = batch.views
+        alike = first.shape == second.shape
         # together, so that the head takes the mean over all of them off
-        first_BD, second_BD = self.embed(torch.cat(batch.views)).chunk(2)
+        both = self.embed(torch.cat(batch.views)) if alike else self.embed(first, second)
+        first_BD, second_BD = both.chunk(2)
         margin = self.config.margin
         losses = torch.cat(
             [
@@ -80,9 +83,9 @@ class Triplet(nn.Module):
         logs = {"active_triplets": (losses.detach() > 0).float().mean()}
         return PretextResult(loss=losses.mean(), logs=logs, embeddings=first_BD)
 
-    def embed(self, view: Tensor) -> Tensor:
-        """Unit vectors (B, D)."""
-        return F.normalize(self.head(self.network, view), dim=1)
+    def embed(self, *views: Tensor) -> Tensor:
+        """Unit vectors (all B, D)."""
+        return F.normalize(self.head(self.network, *views), dim=1)
 
     def after_step(self, step: int) -> None:
         """Nothing follows an update: there is no teacher."""

@@ -34,13 +34,25 @@ def architecture() -> Architecture:
 
 
 @pytest.fixture(scope="session")
-def make_views() -> Callable[..., Views]:
+def views_of() -> Callable[..., Views]:
+    """A batch of given views (B, C, Z, Y, X); each item is the beginning of a volume of its own."""
+
+    def make(*views: torch.Tensor, seed=0) -> Views:
+        items = len(views[0])
+        maps = (torch.eye(3, 4, dtype=torch.float64).expand(items, 3, 4),) * len(views)
+        return Views(views=views, maps=maps, cases=tuple(f"c{i}" for i in range(items)), seed=seed)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_views(views_of) -> Callable[..., Views]:
     """A batch of noise; each item has a volume of its own."""
 
     def make(count=2, batch=3, extent=(4, 8, 4), seed=0) -> Views:
         generator = torch.Generator().manual_seed(seed)
         views = tuple(torch.randn(batch, 1, *extent, generator=generator) for _ in range(count))
-        return Views(views=views, cases=tuple(f"c{i}" for i in range(batch)), seed=seed)
+        return views_of(*views, seed=seed)
 
     return make
 

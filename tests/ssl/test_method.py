@@ -9,7 +9,7 @@ from torch import nn
 
 
 class Toy(nn.Module):
-    views = ViewSpec(count=2)
+    views = ViewSpec(local_views=1)
     adamw_lr = None
 
     def __init__(self) -> None:
@@ -65,18 +65,26 @@ def test_a_name_is_given_once(table):
 
 def test_a_batch_has_each_volume_once():
     with pytest.raises(ValueError, match="distinct volumes"):
-        Views(views=(torch.zeros(2, 1, 4, 4, 4),), cases=("a", "a"))
+        Views(views=(torch.zeros(2, 1, 4, 4, 4),), maps=(torch.zeros(2, 3, 4),), cases=("a", "a"))
 
 
 def test_views_move_together():
-    views = Views(views=(torch.zeros(1, 2), torch.ones(1, 2)), cases=("a",), seed=3).to(torch.device("meta"))
-    assert [v.device.type for v in views.views] == ["meta", "meta"]
+    parts = torch.zeros(1, 2), torch.ones(1, 2)
+    views = Views(views=parts, maps=parts, cases=("a",), seed=3).to(torch.device("meta"))
+    assert [v.device.type for v in (*views.views, *views.maps)] == ["meta"] * 4
     assert (views.cases, views.seed) == (("a",), 3)
 
 
-@pytest.mark.parametrize("fields", [{"count": 0}, {"count": 3}, {"volumes": 0}])
-def test_a_method_needs_one_or_two_views_of_a_volume(fields):
-    with pytest.raises(ValueError, match="one or two views of at least one volume"):
+def test_every_view_has_its_maps():
+    with pytest.raises(ValueError, match="1 views have as many maps, not 0"):
+        Views(views=(torch.zeros(1, 2),), maps=(), cases=("a",))
+
+
+@pytest.mark.parametrize(
+    "fields", [{"global_views": 0}, {"global_views": 3}, {"local_views": -1}, {"volumes": 0}]
+)
+def test_a_method_needs_one_or_two_global_views_of_a_volume(fields):
+    with pytest.raises(ValueError, match="one or two global views, any number of local"):
         ViewSpec(**fields)
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from fewvox.data.augment.chain import preset
 from fewvox.data.errors import UserError
 from fewvox.data.plan import make_plan
 from fewvox.data.prepare import prepare
@@ -89,7 +90,9 @@ def test_the_configuration_in_a_run_is_resolved_and_can_be_read_again(finished):
     assert values["optimizer"]["name"] == "adamw"
     assert (values["method"], values["seed"], values["device"]) == ("triplet", 0, "cpu")
     assert values["options"] == {"margin": 0.2, "hidden": 16, "dimension": 8, "blocks": None}
-    assert values["views"]["spatial"]["flip_probability"] == 0
+    assert values["views"]["augment"]["spatial"]["flip_probability"] == 0
+    assert values["views"]["boxes"]["global_boxes"]["output"] == [8, 16, 8]
+    assert values["views"]["boxes"]["local_boxes"]["output"] == [8, 16, 8]
     again = parse(PretrainConfig, values, "config.yaml")
     assert plain(again) == values
 
@@ -251,7 +254,7 @@ def test_continuing_a_finished_run_gives_its_measures_again(tiny_store, finished
             {"options": {"hidden": 16, "dimension": 8, "margin": 0.3}},
             "options was .*'margin': 0.2.* is .*0.3",
         ),
-        ({"views": ViewConfig(intensity=None)}, "views was"),
+        ({"views": ViewConfig(augment=preset("weak"))}, "views was"),
         ({"steps": 5}, "steps was 4, is 5"),
         ({"method": "mae", "options": {}}, "method was 'triplet', is 'mae'"),
     ],

@@ -1,28 +1,40 @@
 """A view shows the very place of its box, at any level, and a batch is a function of seed and step."""
 
 import math
+import pickle
+import re
 import threading
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import yaml
+from fewvox.data.augment.chain import AugmentConfig, preset
 from fewvox.data.augment.spatial import SpatialConfig
 from fewvox.data.boxes import read_box
+from fewvox.data.cut import cut_image
 from fewvox.data.errors import UserError
+from fewvox.data.settings import parse
+from fewvox.ssl.box import Box
 from fewvox.ssl.method import Views, ViewSpec
-from fewvox.ssl.smartpatch import Box, Ramp, SmartPatchConfig
-from fewvox.ssl.views import ViewConfig, ViewSampler, evenly, read_view
+from fewvox.ssl.schedule import Schedule
+from fewvox.ssl.smartpatch import BoxConfig, Sizes, SmartPatchConfig
+from fewvox.ssl.views import ViewConfig, ViewSampler, evenly, on_slice, view_map
 from hypothesis import given
 from hypothesis import strategies as st
 
-IDENTITY = torch.eye(3, dtype=torch.float64)
+IDENTITY = np.eye(3)
 SLOPE = np.array([0.03, 0.02, -0.01])
 SPACINGS = [(1.0, 1.0, 1.0), (2.0, 1.0, 1.0)]
-STILL = SmartPatchConfig(reach=Ramp(start=0, end=0), zoom=(1.0, 1.0))
-PLAIN = ViewConfig(boxes=STILL, spatial=None, intensity=None)
+ONE = Sizes(range=(1.0, 1.0))
+STILL = SmartPatchConfig(
+    global_boxes=BoxConfig(start=ONE, end=ONE), local_boxes=BoxConfig(start=ONE, end=ONE)
+)
+PLAIN = ViewConfig(boxes=STILL, augment=AugmentConfig())
 PATCH = (4, 8, 4)
 
 
@@ -30,13 +42,17 @@ def box(start, size) -> Box:
     return Box(start=np.array(start, float), size=np.array(size, float))
 
 
-def turned(angles: tuple[float, float], spacing) -> torch.Tensor:
+def read_view(store, case: str, box: Box, shape, turn: np.ndarray) -> torch.Tensor:
+    """The view (1, C, *shape) of a box."""
+    return cut_image(store, case, view_map(box, turn, shape), shape).image()[None]
+
+
+def turned(angles: tuple[float, float], spacing) -> np.ndarray:
     """A turn in the plane of y and x with the slices turned over, then one out of it, in physical space."""
     (c, s), (cos, sin) = ((math.cos(math.radians(a)), math.sin(math.radians(a))) for a in angles)
-    plane = torch.tensor([[-1, 0, 0], [0, c, -s], [0, s, c]], dtype=torch.float64)
-    out = torch.tensor([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]], dtype=torch.float64)
-    size = torch.diag(torch.tensor(spacing, dtype=torch.float64))
-    return size.inverse() @ out @ plane @ size
+    plane = np.array([[-1, 0, 0], [0, c, -s], [0, s, c]])
+    out = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
+    return np.diag(1 / np.array(spacing)) @ out @ plane @ np.diag(spacing)
 
 
 @pytest.fixture(scope="module", params=SPACINGS, ids=["isotropic", "anisotropic"])
@@ -96,7 +112,7 @@ def test_a_ramp_is_read_at_its_analytic_places_at_every_level(ramp, opened, step
     centre = extent / 2 + [1.37, -0.81, 2.29]
     view = read_view(store, "v", Box(start=centre - size / 2, size=size), patch, turn)
     offsets = np.stack(np.meshgrid(*(np.arange(n) - (n - 1) / 2 for n in patch), indexing="ij"), axis=-1)
-    places = centre - 0.5 + step * offsets @ turn.numpy().T
+    places = centre - 0.5 + step * offsets @ turn.T
     np.testing.assert_allclose(view[0, 0], places @ SLOPE, atol=2e-5)
     expected = STEPS[spacing].get(step)
     assert expected is None or levels == [expected]
@@ -114,11 +130,11 @@ def test_steps_of_different_length_take_a_level_that_is_fine_along_all(ramp, ope
 @pytest.mark.parametrize("times", [1, 2, 3])
 def test_a_quarter_turn_is_numpys(make_store, times):
     volume = np.random.default_rng(0).normal(size=(1, 10, 12, 12))
-    turn = torch.zeros(3, 3, dtype=torch.float64)
+    turn = np.zeros((3, 3))
     turn[0, 0] = turn[1, 2] = 1
     turn[2, 1] = -1
     store, whole = make_store(volume), (10, 12, 12)
-    view = read_view(store, "v", box((0, 0, 0), whole), whole, torch.linalg.matrix_power(turn, times))
+    view = read_view(store, "v", box((0, 0, 0), whole), whole, np.linalg.matrix_power(turn, times))
     np.testing.assert_allclose(view[0], np.rot90(volume, times, axes=(2, 3)), atol=1e-5)
 
 
@@ -133,26 +149,122 @@ def sampler(tiny_store):
     """A sampler of the store's cases; keywords replace the defaults."""
 
     def make(
-        *, cases=tuple(tiny_store.cases), patch=PATCH, batch=3, count=2, config=None, seed=0, steps=10
+        *, cases=tuple(tiny_store.cases), patch=PATCH, batch=3, views=(1, 1), config=None, seed=0, steps=10
     ) -> ViewSampler:
-        spec = ViewSpec(count=count)
+        spec = ViewSpec(global_views=views[0], local_views=views[1])
         return ViewSampler(tiny_store, cases, patch, batch, spec, config or ViewConfig(), seed, steps)
 
     return make
 
 
 def same(one: Views, other: Views) -> bool:
-    images = all(torch.equal(a, b) for a, b in zip(one.views, other.views, strict=True))
-    return images and (one.cases, one.seed) == (other.cases, other.seed)
+    ours, theirs = (*one.views, *one.maps), (*other.views, *other.maps)
+    return all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True)) and (one.cases, one.seed) == (
+        other.cases,
+        other.seed,
+    )
 
 
-@pytest.mark.parametrize("count", [1, 2])
-def test_a_batch_has_the_views_it_tells(sampler, count):
-    batch = sampler(count=count).batch(4)
-    assert [view.shape for view in batch.views] == [(3, 1, *PATCH)] * count
+@pytest.mark.parametrize("kinds", [(1, 0), (1, 1), (2, 0), (2, 3)])
+def test_a_batch_has_the_views_it_tells(sampler, kinds):
+    batch = sampler(views=kinds).batch(4)
+    assert [view.shape for view in batch.views] == [(3, 1, *PATCH)] * sum(kinds)
     assert {view.dtype for view in batch.views} == {torch.float32}
+    assert [affine.shape for affine in batch.maps] == [(3, 3, 4)] * sum(kinds)
+    assert {affine.dtype for affine in batch.maps} == {torch.float64}
     assert len(set(batch.cases)) == 3
     assert all(torch.isfinite(view).all() for view in batch.views)
+
+
+def with_output(group: str, output) -> ViewConfig:
+    boxes = SmartPatchConfig()
+    return ViewConfig(boxes=replace(boxes, **{group: replace(getattr(boxes, group), output=output)}))
+
+
+def test_local_views_may_have_another_extent(sampler):
+    made = sampler(views=(2, 2), patch=(4, 8, 8), config=with_output("local_boxes", (4, 4, 4)))
+    batch = made.batch(0)
+    assert [view.shape[2:] for view in batch.views] == [(4, 8, 8)] * 2 + [(4, 4, 4)] * 2
+    assert made.patches == 3
+
+
+def test_a_smaller_output_shows_the_same_place_more_coarsely(ramp):
+    """The first and last voxel centres lie half a step within the box."""
+    store, _ = ramp
+    config = with_output("global_boxes", (4, 8, 8))
+    config = ViewConfig(boxes=config.boxes, augment=AugmentConfig())
+    small, large = (
+        ViewSampler(store, ("v",), (8, 16, 16), 1, ViewSpec(), c, 0, 9).batch(0).maps[0][0].numpy()
+        for c in (config, replace(config, boxes=SmartPatchConfig()))
+    )
+    np.testing.assert_allclose(small[:, :3], 2 * large[:, :3])
+    corners = [
+        (m @ np.array([-0.5, -0.5, -0.5, 1]), m @ np.array([*end, 1]))
+        for m, end in ((small, (3.5, 7.5, 7.5)), (large, (7.5, 15.5, 15.5)))
+    ]
+    np.testing.assert_allclose(corners[0], corners[1])
+
+
+@pytest.mark.parametrize("group", ["global_boxes", "local_boxes"])
+def test_an_output_that_the_network_cannot_take_is_refused(sampler, tiny_store, group):
+    assert not all(n == 1 for stride in tiny_store.plan.training.strides for n in stride)
+    with pytest.raises(UserError, match=rf"views.boxes.{group}.output: .*multiple of"):
+        sampler(config=with_output(group, (5, 7, 5)))
+
+
+def test_bent_views_are_refused_as_they_have_no_exact_map(sampler):
+    config = parse(ViewConfig, {"augment": {"spatial": {"elastic_probability": 0.2}}}, "views")
+    with pytest.raises(UserError, match=r"views.augment.spatial.elastic_probability: .*never bent"):
+        sampler(config=config)
+
+
+SPATIAL = SpatialConfig(
+    rotation_degrees=40, rotation_probability=1, scale=(0.8, 1.25), scale_probability=1, shear_probability=1,
+    flip_probability=0.5
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("spatial", [None, SPATIAL], ids=["straight", "turned"])
+def test_maps_tell_where_every_voxel_of_a_view_lies_at_every_level(ramp, opened, spatial):
+    """Through crop, resize, rotation, scaling, shear and flips: what the ramp is there is what is shown."""
+    store, _ = ramp
+    levels = opened(store)
+    config = ViewConfig(augment=AugmentConfig(spatial=spatial))
+    spec = ViewSpec(global_views=2, local_views=1)
+    config = replace(config, boxes=with_output("local_boxes", (4, 4, 4)).boxes)
+    made = ViewSampler(store, ("v",), (8, 16, 16), 1, spec, config, 0, 9)
+    seen, extent = 0, np.array(store.cases["v"].shape)
+    for step in range(9):
+        batch = made.batch(step)
+        for view, affine in zip(batch.views, batch.maps, strict=True):
+            shape = view.shape[2:]
+            index = np.stack(np.meshgrid(*(np.arange(n) for n in shape), indexing="ij"), axis=-1)
+            places = index @ affine[0, :, :3].numpy().T + affine[0, :, 3].numpy()
+            # beside the border, where what is outside is mixed in, at the coarsest level
+            inside = ((places > 4) & (places < extent - 5)).all(axis=-1)
+            np.testing.assert_allclose(view[0, 0][inside], (places @ SLOPE)[inside], atol=3e-5)
+            seen += int(inside.sum())
+    assert seen > 10_000
+    assert len(set(levels)) > 1
+
+
+def test_maps_follow_every_item_of_a_batch(sampler, tiny_store):
+    batch = sampler(config=PLAIN).batch(2)
+    for view, affine in zip(batch.views, batch.maps, strict=True):
+        for image, of_item, case in zip(view, affine.numpy(), batch.cases, strict=True):
+            again = cut_image(tiny_store, case, of_item, PATCH).image()
+            torch.testing.assert_close(image, again)
+
+
+def test_what_is_read_travels_and_is_finished_elsewhere(sampler):
+    """As between a worker and the process that trains."""
+    made = sampler()
+    read = made.read(3)
+    assert not any(hasattr(part, "store") for part in read)
+    moved = [item.to(torch.device("cpu")) for item in pickle.loads(pickle.dumps(read))]
+    assert same(made.finish(moved), made.batch(3))
+    nowhere = read[0].to(torch.device("meta"))
+    assert {cut.box.device.type for cut in nowhere.cuts} == {"meta"}
 
 
 def test_a_batch_depends_on_seed_and_step_alone(sampler):
@@ -170,10 +282,11 @@ def test_steps_seeds_and_the_two_views_differ(sampler):
     assert not any(torch.equal(a, b) for i, a in enumerate(images) for b in images[:i])
 
 
-@pytest.mark.parametrize("part", ["boxes", "spatial", "intensity"])
+@pytest.mark.parametrize("part", ["boxes", "spatial", "chain"])
 def test_every_part_of_a_view_is_drawn_from_the_seed(sampler, part):
     """One volume; all other parts are left out."""
-    config = PLAIN if part == "boxes" else replace(PLAIN, **{part: getattr(ViewConfig(), part)})
+    augment = AugmentConfig() if part == "boxes" else AugmentConfig(**{part: getattr(preset("views"), part)})
+    config = replace(PLAIN, augment=augment)
     patch = PATCH if part == "boxes" else (12, 16, 14)
     made = sampler(cases=("c00",), batch=1, patch=patch, config=config)
     views = torch.cat([made.batch(step).views[v] for step in range(6) for v in range(2)])
@@ -198,8 +311,8 @@ def test_batches_in_advance_are_the_batches_of_their_steps(sampler):
 @pytest.fixture
 def drawn(monkeypatch, sampler):
     """What batches ask for (cases, seed, progress), no voxel read."""
-    monkeypatch.setattr(ViewSampler, "views", lambda self, *asked: asked)
-    return lambda count, **kinds: [sampler(**kinds).batch(step) for step in range(count)]
+    monkeypatch.setattr(ViewSampler, "_read", lambda self, *asked: asked)
+    return lambda count, **kinds: [sampler(**kinds).read(step) for step in range(count)]
 
 
 def test_every_volume_comes_once_a_round_in_a_new_order(drawn, tiny_store):
@@ -222,33 +335,45 @@ def test_the_schedule_of_the_boxes_goes_from_the_first_step_to_the_last(drawn):
     assert [progress for _, _, progress in drawn(1, steps=1)] == [0]
 
 
-def test_early_views_show_the_whole_volume_and_late_ones_a_patch(sampler, monkeypatch):
-    sizes = []
-    monkeypatch.setattr(
-        "fewvox.ssl.views.read_view",
-        lambda store, case, box, patch, turn: (sizes.append(box.size[0]), torch.zeros(1, 1, *patch))[1],
-    )
-    made = sampler(config=ViewConfig(boxes=SmartPatchConfig(zoom=(1.0, 1.0))), steps=3)
-    for step in range(3):
-        made.batch(step)
-    # view by view, three items each; the volume is twice as wide as the patch where it fits it least
-    assert sizes == pytest.approx([8, 8, 8, 4, 4, 4] + [6, 6, 6, 4, 4, 4] + [4] * 6)
+def test_early_views_show_the_whole_volume_and_late_ones_a_patch(sampler):
+    whole = BoxConfig(start=Sizes(of="volume", range=(1.0, 1.0)), end=ONE)
+    boxes = replace(STILL, global_boxes=whole, overlap=Schedule(start=1.0, end=0.25))
+    made = sampler(config=replace(PLAIN, boxes=boxes), steps=3)
+    steps = [[affine[0].diagonal().tolist() for affine in made.batch(step).maps] for step in range(3)]
+    # the volume is twice as wide as the patch where it fits it least: 14 voxels over 4, 16 over 8, 12 over 4
+    assert steps == [[[2] * 3, [1] * 3], [[1.5] * 3, [1] * 3], [[1] * 3, [1] * 3]]
 
 
-def test_turns_follow_the_spacing_of_the_store(tiny_store, sampler, monkeypatch):
-    seen = []
-    monkeypatch.setattr(
-        "fewvox.ssl.views.read_view",
-        lambda store, case, box, patch, turn: (seen.append(turn), torch.zeros(1, 1, *patch))[1],
-    )
+def test_turns_follow_the_spacing_of_the_store(tiny_store, sampler):
+    """Also where the view is stretched: what is turned is the box."""
     spatial = SpatialConfig(rotation_probability=1, scale_probability=0, flip_probability=0)
-    sampler(config=ViewConfig(spatial=spatial)).batch(0)
-    size = torch.diag(torch.tensor(tiny_store.plan.preprocessing.spacing, dtype=torch.float64))
-    assert len(seen) == 6
-    for turn in seen:
-        physical = size @ turn @ size.inverse()
-        torch.testing.assert_close(physical @ physical.T, IDENTITY)
-    assert len({tuple(turn.flatten().tolist()) for turn in seen}) == 6
+    stretched = replace(STILL, local_boxes=replace(STILL.local_boxes, output=(4, 4, 4)))
+    config = ViewConfig(boxes=stretched, augment=AugmentConfig(spatial=spatial))
+    batch = sampler(patch=(8, 16, 8), config=config).batch(0)
+    size = np.diag(tiny_store.plan.preprocessing.spacing)
+    whole, local = (of_view[:, :, :3].numpy() for of_view in batch.maps)
+    turns = [*whole, *(local / [2, 4, 2])]
+    assert len(turns) == 6
+    for turn in turns:
+        physical = size @ turn @ np.linalg.inv(size)
+        np.testing.assert_allclose(physical @ physical.T, IDENTITY, atol=1e-12)
+    assert len({tuple(turn.flatten().tolist()) for turn in turns}) == 6
+
+
+def test_a_thin_volume_is_turned_in_its_plane_however_wide_the_box(make_store):
+    """Out of it, most of the view would lie beyond the volume."""
+    store = make_store(np.zeros((1, 6, 64, 64)))
+    spatial = SpatialConfig(rotation_probability=1, scale_probability=0, flip_probability=0)
+    config = ViewConfig(augment=AugmentConfig(spatial=spatial))
+    made = ViewSampler(store, ("v",), (8, 16, 16), 1, ViewSpec(), config, 0, 9)
+    turn = made.batch(0).maps[0][0, :, :3]
+    assert turn[0, 1:].tolist() == turn[1:, 0].tolist() == [0, 0]
+    assert abs(float(turn[1, 2])) > 0.01
+
+
+def test_views_fit_is_that_of_the_volumes(sampler):
+    assert set(sampler().fit().outside) == {f"c{i:02}" for i in range(10)}
+    assert sampler(patch=(24, 16, 14), config=PLAIN).fit().outside["c00"] == pytest.approx(0.5)
 
 
 def test_fewer_volumes_than_a_batch_are_refused(sampler):
@@ -273,8 +398,20 @@ def test_cases_are_evenly_spread_for_any_number(cases, count):
 
 
 def test_views_of_a_single_slice_are_not_dimmed_by_what_is_beside_it():
-    """Zoomed boxes have their middle off the only slice."""
+    """Zoomed boxes have their middle off the only slice; the map tells the slice that is shown."""
     case = SimpleNamespace(levels=((1, 1, 1),))
     store = SimpleNamespace(cases={"flat": case}, image=lambda *_: np.ones((1, 1, 20, 20), np.float32))
-    view = read_view(store, "flat", box((0.2, 3, 3), (0.7, 8, 8)), (1, 8, 8), IDENTITY)
-    torch.testing.assert_close(view, torch.ones(1, 1, 1, 8, 8))
+    affine = view_map(box((0.2, 3, 3), (0.7, 8, 8)), IDENTITY, (1, 8, 8))
+    view = cut_image(store, "flat", affine, (1, 8, 8)).image()
+    torch.testing.assert_close(view, torch.ones(1, 1, 8, 8))
+    assert affine[0, 3] != 0
+    assert on_slice(affine, (1, 20, 20), (1, 8, 8))[0, 3] == 0
+
+
+def test_the_examples_of_the_page_are_settings():
+    page = (Path(__file__).parents[2] / "docs/smartpatch.md").read_text(encoding="utf-8")
+    examples = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)]
+    first, *others = [parse(ViewConfig, example["views"], "docs/smartpatch.md") for example in examples]
+    assert first == ViewConfig()
+    assert len(others) == 2
+    assert ViewConfig() not in others

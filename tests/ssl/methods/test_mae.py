@@ -1,6 +1,7 @@
 """Which voxels are blanked, and that the loss and the network see no others than they should."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -142,7 +143,7 @@ def test_a_batch_s_own_seed_decides_the_masks(make_mae, make_views):
     first = method(batch, 0).loss
     torch.manual_seed(2)
     assert torch.equal(method(batch, 7).loss, first)
-    other = Views(views=batch.views, cases=batch.cases, seed=batch.seed + 1)
+    other = replace(batch, seed=batch.seed + 1)
     assert not torch.equal(method(other, 0).loss, first)
 
 
@@ -151,21 +152,21 @@ def test_what_is_masked_changes_the_target_and_not_the_painting(make_mae, make_v
     painted = []
     method.head.register_forward_hook(lambda module, inputs, output: painted.append(output.detach()))
     mask = mask_of(batch)
-    changed = Views(views=(torch.where(mask, 3.0, batch.views[0]),), cases=batch.cases, seed=batch.seed)
+    changed = replace(batch, views=(torch.where(mask, 3.0, batch.views[0]),))
     losses = [float(method(b, 0).loss.detach()) for b in (batch, changed)]
     assert torch.equal(*painted)
     assert losses[0] != losses[1]
     for b, loss in zip((batch, changed), losses, strict=True):
         errors = (painted[0] - b.views[0])[mask].double().square()
         assert loss == pytest.approx(errors.mean().item(), rel=1e-5)
-    seen = Views(views=(torch.where(mask, batch.views[0], 3.0),), cases=batch.cases, seed=batch.seed)
+    seen = replace(batch, views=(torch.where(mask, batch.views[0], 3.0),))
     method(seen, 0)
     assert not torch.equal(painted[0], painted[2])
 
 
 def test_painting_the_mean_leaves_all_the_variance_unexplained(make_mae, make_views):
     batch = make_views(1, batch=1, extent=(8, 16, 8))
-    shifted = Views(views=(5 + 3 * batch.views[0],), cases=batch.cases, seed=batch.seed)
+    shifted = replace(batch, views=(5 + 3 * batch.views[0],))
     mean = shifted.views[0][mask_of(batch)].mean()
     found = make_mae(paint=lambda shown: torch.full_like(shown, float(mean)))(shifted, 0)
     assert float(found.logs["unexplained_variance"]) == pytest.approx(1, abs=1e-4)
@@ -174,8 +175,8 @@ def test_painting_the_mean_leaves_all_the_variance_unexplained(make_mae, make_vi
     assert float(blank.logs["unexplained_variance"]) == pytest.approx(1, abs=0.02)
 
 
-def test_a_flat_view_has_a_finite_loss_and_variance(make_mae):
-    flat = Views(views=(torch.ones(2, 1, 4, 8, 4),), cases=("a", "b"))
+def test_a_flat_view_has_a_finite_loss_and_variance(make_mae, views_of):
+    flat = views_of(torch.ones(2, 1, 4, 8, 4))
     found = make_mae()(flat, 0)
     assert torch.isfinite(found.loss)
     assert torch.isfinite(found.logs["unexplained_variance"])
@@ -190,7 +191,7 @@ def test_the_loss_reaches_encoder_and_decoder_wholly(make_mae, make_views):
     assert idle == []
 
 
-def test_a_few_steps_paint_a_pattern(make_mae):
+def test_a_few_steps_paint_a_pattern(make_mae, views_of):
     """Stripes of one phase for each item, the same along z: what is left tells what is masked."""
     phases = torch.tensor([0.0, 1.5])[:, None, None, None, None]
     stripes = torch.sin(1.5 * torch.arange(16.0).view(1, 1, 1, 16, 1) + phases).expand(2, 1, 4, 16, 4)
@@ -198,7 +199,7 @@ def test_a_few_steps_paint_a_pattern(make_mae):
     optimiser = torch.optim.AdamW(method.parameters(), lr=1e-2)
     losses = []
     for step in range(40):
-        loss = method(Views(views=(stripes,), cases=("a", "b"), seed=step), step).loss
+        loss = method(views_of(stripes, seed=step), step).loss
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

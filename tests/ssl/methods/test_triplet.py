@@ -86,6 +86,19 @@ def test_the_loss_is_the_mean_over_both_directions(make_triplet, make_views):
     torch.testing.assert_close(result.embeddings, first, atol=1e-5, rtol=0)
 
 
+def test_views_of_another_extent_are_embedded_by_the_same_head(make_triplet, make_views):
+    """In training too, where the head takes the mean over both views off."""
+    method, batch = make_triplet(), make_views(extent=(4, 8, 4))
+    first, second = batch.views
+    together = method.train().embed(torch.cat([first, second]))
+    torch.testing.assert_close(method.embed(first, second), together, atol=1e-5, rtol=0)
+    smaller = replace(batch, views=(first, second[:, :, :2, :4, :2]))
+    result = method(smaller, 0)
+    assert torch.isfinite(result.loss)
+    assert result.embeddings is not None
+    assert result.embeddings.shape == (3, 8)
+
+
 def test_which_view_comes_first_does_not_matter(make_triplet, make_views):
     method, batch = make_triplet().eval(), make_views()
     swapped = replace(batch, views=batch.views[::-1])
@@ -126,14 +139,14 @@ def test_every_tensor_of_encoder_and_decoder_learns(make_triplet, make_views):
     assert idle == []
 
 
-def test_a_few_steps_pull_the_views_of_volumes_together(make_triplet):
+def test_a_few_steps_pull_the_views_of_volumes_together(make_triplet, views_of):
     """Four volumes of different grain, two noisy views each."""
     waves = [torch.sin(torch.arange(8) * w) for w in (0.4, 0.9, 1.7, 2.9)]
     grain = torch.stack([w[None, :, None] * w[None, None, :4] * torch.ones(4, 1, 1) for w in waves])[:, None]
 
     def views(step: int) -> Views:
         noise = torch.randn(2, 4, 1, 4, 8, 4, generator=torch.Generator().manual_seed(step))
-        return Views(views=(grain + 0.3 * noise[0], grain + 0.3 * noise[1]), cases=tuple("abcd"), seed=step)
+        return views_of(grain + 0.3 * noise[0], grain + 0.3 * noise[1], seed=step)
 
     method = make_triplet(margin=0.5)
     optimiser = torch.optim.AdamW(method.parameters(), lr=3e-3)
