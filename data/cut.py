@@ -9,7 +9,7 @@ from torch import Tensor
 from .boxes import read_box
 from .store import Store
 from .volume import Shape, Voxels
-from .warp import warp, warp_labels
+from .warp import on_voxels, warp, warp_labels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,9 +96,13 @@ def _cut(stored: Voxels, affine: np.ndarray, shape: Shape, reach: np.ndarray | f
     affine[single, 3] -= middle[single]
     middle = np.where(single, 0.0, middle)
     low, high = np.floor(middle - away).astype(int), np.ceil(middle + away).astype(int)
+    if not on_voxels(affine):
+        # warping fills in what is outside
+        last = np.array(stored.shape[-3:]) - 1
+        low, high = np.clip(low, 0, last), np.clip(high, 0, last)
     affine[:, 3] -= low
-    z, y, x = high - low + 1
-    read = read_box(stored, low, (int(z), int(y), int(x)), outside)
+    z, y, x = (high - low + 1).tolist()
+    read = read_box(stored, low, (z, y, x), outside)
     return Cut(
         box=torch.from_numpy(read.reshape(-1, *read.shape[-3:])), affine=affine, shape=shape, outside=outside
     )

@@ -39,7 +39,7 @@ class PatchConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PatchBatch:
-    """Images (B, C, Z, Y, X) float32, labels int64, and the case of each item.
+    """Images (B, C, Z, Y, X) float32, labels in the store's type of whole numbers, and the case of each item.
 
     Labels are class numbers (B, Z, Y, X), or 0 and 1 (B, K, Z, Y, X) where classes overlap; `IGNORED` where
     nobody annotated.
@@ -121,7 +121,7 @@ class PatchSampler:
             with making((patch.case,)):
                 finished.append(self._finished(patch))
         images, labels = (torch.stack(parts) for parts in zip(*finished, strict=True))
-        return PatchBatch(images=images, labels=labels.long(), cases=tuple(patch.case for patch in patches))
+        return PatchBatch(images=images, labels=labels, cases=tuple(patch.case for patch in patches))
 
     def _items(self, step: int) -> range:
         return range(step * self.batch_size, (step + 1) * self.batch_size)

@@ -29,7 +29,7 @@ def warp(
 
     Raises ValueError for a map that is not finite.
     """
-    _check(box, affine)
+    _check(affine)
     whole = _whole_voxels(box, affine, shape) if displacement is None else None
     if whole is not None:
         return whole
@@ -65,7 +65,7 @@ def warp_labels(
     With `by_share` it takes the number with the largest linearly interpolated share (one-hot), of two alike
     the lower one.
     """
-    _check(box, affine)
+    _check(affine)
     whole = _whole_voxels(box, affine, shape) if displacement is None else None
     if whole is not None:
         return whole
@@ -81,22 +81,28 @@ def warp_labels(
     return torch.from_numpy(out)
 
 
-def _check(box: Tensor, affine: np.ndarray) -> None:
+def _check(affine: np.ndarray) -> None:
     # compiled code does not look where it reads
-    if not np.isfinite(affine).all() or box[0].numel() >= 2**31:
-        raise ValueError(f"no patch can be cut from a box of {tuple(box.shape)} by the map {affine.tolist()}")
+    if not np.isfinite(affine).all():
+        raise ValueError(f"no patch can be cut by a map that is not finite: {affine.tolist()}")
 
 
 def _on_cpu(box: Tensor) -> bool:
     return box.device.type == "cpu"
 
 
+def on_voxels(affine: np.ndarray) -> bool:
+    """Whether a map (3, 4) leads from voxels to voxels as they follow one another, flipped or not."""
+    signs = np.diagonal(affine).round()
+    plain = np.column_stack([np.diag(signs), affine[:, 3].round()])
+    return bool((np.abs(signs) == 1).all() and np.abs(affine - plain).max() <= 1e-9)
+
+
 def _whole_voxels(box: Tensor, affine: np.ndarray, shape: Shape) -> Tensor | None:
     """The patch where it is a piece of the box, flipped or not, and nothing is interpolated."""
-    signs, shift = np.diagonal(affine).round(), affine[:, 3].round()
-    plain = np.concatenate([np.diag(signs), shift[:, None]], axis=1)
-    if not (np.abs(signs) == 1).all() or np.abs(affine - plain).max() > 1e-9:
+    if not on_voxels(affine):
         return None
+    signs, shift = np.diagonal(affine).round(), affine[:, 3].round()
     last = shift + signs * (np.array(shape) - 1)
     low, high = np.minimum(shift, last).astype(int), np.maximum(shift, last).astype(int) + 1
     if (low < 0).any() or (high > box.shape[1:]).any():

@@ -13,7 +13,8 @@ import numpy as np
 from .compiled import compiled
 
 Place = tuple[float, float, float]
-_ONE = np.int32(1)
+_ONE = np.uint64(1)
+_BUNDLE = 16
 
 
 @compiled
@@ -76,13 +77,14 @@ def _mixed(box: np.ndarray, place: Place, outside: np.float32) -> np.float32:
 
 
 @compiled
-def _mixed_inside(flat: np.ndarray, plane: np.int32, line: np.int32, place: Place) -> np.float32:
+def _mixed_inside(flat: np.ndarray, plane: int, line: int, place: Place) -> np.float32:
     """The same where all eight neighbours are in the box; `plane` and `line` are its strides."""
-    zi, yi, xi = np.int32(place[0]), np.int32(place[1]), np.int32(place[2])
+    zi, yi, xi = np.int64(place[0]), np.int64(place[1]), np.int64(place[2])
     wz, wy, wx = np.float32(place[0] - zi), np.float32(place[1] - yi), np.float32(place[2] - xi)
-    a = zi * plane + yi * line + xi
-    b, c = a + line, a + plane
-    d = c + line
+    # unsigned, or every index would be tested for counting from the end
+    a = np.uint64(zi * plane + yi * line + xi)
+    b, c = a + np.uint64(line), a + np.uint64(plane)
+    d = c + np.uint64(line)
     near = flat[a] + wx * (flat[a + _ONE] - flat[a])
     near += wy * (flat[b] + wx * (flat[b + _ONE] - flat[b]) - near)
     far = flat[c] + wx * (flat[c + _ONE] - flat[c])
@@ -105,8 +107,8 @@ def _straight_row(
         line[x] = near + wz * (far - near)
     for i in range(first, last):
         place = start[2] + i * step
-        xi = np.int32(place)
-        row[i] = line[xi] + np.float32(place - xi) * (line[xi + _ONE] - line[xi])
+        xi = np.int64(place)
+        row[i] = line[xi] + np.float32(place - xi) * (line[xi + 1] - line[xi])
 
 
 @compiled
@@ -116,25 +118,29 @@ def linear(box: np.ndarray, affine: np.ndarray, outside: np.float32, out: np.nda
     _, depth, height, width = out.shape
     step = affine[0, 2], affine[1, 2], affine[2, 2]
     straight = step[0] == 0 and step[1] == 0
-    plane, stride = np.int32(ny * nx), np.int32(nx)
+    plane, stride = ny * nx, nx
+    bundles = -(-depth // _BUNDLE), -(-height // _BUNDLE)
     line = np.empty(nx, np.float32)
     for c in range(channels):
         flat = box[c].reshape(-1)
-        for k in range(depth):
-            for j in range(height):
-                start, row = _row_start(affine, k, j), out[c, k, j]
-                first, last = _inside(start[0], step[0], nz - 1.0, 0, width)
-                first, last = _inside(start[1], step[1], ny - 1.0, first, last)
-                first, last = _inside(start[2], step[2], nx - 1.0, first, last)
-                if straight and last > first:
-                    _straight_row(box[c], start, step[2], first, last, line, row)
-                else:
-                    for i in range(first, last):
-                        row[i] = _mixed_inside(flat, plane, stride, _along(start, step, i))
-                for i in range(first):
-                    row[i] = _mixed(box[c], _along(start, step, i), outside)
-                for i in range(last, width):
-                    row[i] = _mixed(box[c], _along(start, step, i), outside)
+        # rows in bundles: neighbours read the same voxels while these are in the processor's cache
+        for n in range(bundles[0] * bundles[1]):
+            first_k, first_j = n // bundles[1] * _BUNDLE, n % bundles[1] * _BUNDLE
+            for k in range(first_k, min(first_k + _BUNDLE, depth)):
+                for j in range(first_j, min(first_j + _BUNDLE, height)):
+                    start, row = _row_start(affine, k, j), out[c, k, j]
+                    first, last = _inside(start[0], step[0], nz - 1.0, 0, width)
+                    first, last = _inside(start[1], step[1], ny - 1.0, first, last)
+                    first, last = _inside(start[2], step[2], nx - 1.0, first, last)
+                    if straight and last > first:
+                        _straight_row(box[c], start, step[2], first, last, line, row)
+                    else:
+                        for i in range(first, last):
+                            row[i] = _mixed_inside(flat, plane, stride, _along(start, step, i))
+                    for i in range(first):
+                        row[i] = _mixed(box[c], _along(start, step, i), outside)
+                    for i in range(last, width):
+                        row[i] = _mixed(box[c], _along(start, step, i), outside)
 
 
 @compiled
@@ -145,7 +151,7 @@ def linear_displaced(
     channels, nz, ny, nx = box.shape
     _, depth, height, width = out.shape
     step = affine[0, 2], affine[1, 2], affine[2, 2]
-    plane, stride = np.int32(ny * nx), np.int32(nx)
+    plane, stride = ny * nx, nx
     for c in range(channels):
         flat = box[c].reshape(-1)
         for k in range(depth):
@@ -169,17 +175,18 @@ def nearest(
     _, depth, height, width = out.shape
     step = affine[0, 2], affine[1, 2], affine[2, 2]
     for c in range(channels):
+        flat = box[c].reshape(-1)
         for k in range(depth):
             for j in range(height):
-                start = _row_start(affine, k, j)
+                start, row = _row_start(affine, k, j), out[c, k, j]
                 for i in range(width):
                     z, y, x = _moved(_along(start, step, i), displacement, k, j, i)
                     # voxel n reaches from n - 0.5 to n + 0.5
                     z, y, x = z + 0.5, y + 0.5, x + 0.5
                     if 0 <= z < nz and 0 <= y < ny and 0 <= x < nx:
-                        out[c, k, j, i] = box[c, np.int32(z), np.int32(y), np.int32(x)]
+                        row[i] = flat[np.uint64((np.int64(z) * ny + np.int64(y)) * nx + np.int64(x))]
                     else:
-                        out[c, k, j, i] = outside
+                        row[i] = outside
 
 
 @compiled

@@ -57,7 +57,7 @@ class Supervised(nn.Module):
 
     def forward(self, batch: PatchBatch, step: int) -> StepResult:  # noqa: ARG002 (every task gets it)
         """Dice and cross-entropy of the network on a batch."""
-        loss, logs = self.loss(self.network(batch.images), batch.labels)
+        loss, logs = self.loss(self.network(batch.images), batch.labels.long())
         return StepResult(loss=loss, logs=logs)
 
 

@@ -16,7 +16,7 @@ def train_figures(runs: int) -> list[Figure]:
         architecture, batch = architecture_for(store.plan), patch_sampler(store).batch(0)
 
     def step(network: torch.nn.Module, _: int) -> None:
-        loss, _logs = dice_cross_entropy(network(batch.images), batch.labels)
+        loss, _logs = dice_cross_entropy(network(batch.images), batch.labels.long())
         loss.backward()
 
     ours, theirs = build(architecture, seed=0), _dynunet(architecture)

@@ -36,7 +36,7 @@ def same(one: PatchBatch, other: PatchBatch) -> bool:
 def test_a_batch_has_the_shapes_it_tells(sampler):
     batch = sampler(**TURNED).batch(0)
     assert (batch.images.shape, batch.images.dtype) == ((2, 1, 6, 8, 8), torch.float32)
-    assert (batch.labels.shape, batch.labels.dtype) == ((2, 6, 8, 8), torch.int64)
+    assert (batch.labels.shape, batch.labels.dtype) == ((2, 6, 8, 8), torch.int8)
     assert batch.labels.max() <= 2
 
 
@@ -261,7 +261,7 @@ def test_turned_labels_of_a_partial_annotation_are_those_of_its_voxels(stores):
     """No value between two class numbers, nor between them and the unannotated, is ever made."""
     for name, known in (("slices", {IGNORED, 0, 1, 2}), ("overlapping", {IGNORED, 0, 1})):
         labels = drawn(stores[name], **TURNED, steps=12).labels
-        assert labels.dtype == torch.int64
+        assert labels.dtype == torch.int8
         assert set(labels.unique().tolist()) == known
 
 
