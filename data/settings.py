@@ -6,7 +6,7 @@ A class marked `@settings` is a frozen, keyword-only dataclass whose fields carr
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, dataclass_transform
@@ -55,6 +55,23 @@ def checked(value: T, where: object) -> T:
 def plain(value: Any) -> Any:
     """`value` as dictionaries, lists, numbers and texts, as JSON and YAML write them."""
     return json.loads(TypeAdapter(type(value)).dump_json(value))
+
+
+def merged(base: Mapping[str, Any], said: Mapping[str, Any], tag: str | None = None) -> dict[str, Any]:
+    """`base` with what is said over it, group by group; one whose `tag` differs has nothing of the base."""
+    result = dict(base)
+    for key, value in said.items():
+        below = result.get(key)
+        if isinstance(below, Mapping) and isinstance(value, Mapping):
+            same = tag is None or value.get(tag, below.get(tag)) == below.get(tag)
+            value = merged(below if same else {}, value, tag)
+        result[key] = value
+    return result
+
+
+def over(default: Any) -> Callable[[Any], Any]:
+    """A function that fills what a file says of a group of settings from `default`, its value otherwise."""
+    return lambda said: merged(plain(default), said) if isinstance(said, Mapping) else said
 
 
 def read_yaml(path: Path, kind: type[T]) -> T:

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from ..data.augment.operations import PositiveRange
 from ..data.errors import UserError
-from ..data.settings import settings
+from ..data.settings import over, settings
 from ..data.volume import Shape, Triple
 from .box import Box, placed, placed_overlapping
 from .schedule import Course, Schedule
@@ -106,6 +106,10 @@ class BoxConfig(Course):
         return frame.size(min(factor, frame.fits)), factor > frame.fits * (1 + 1e-9)
 
 
+_GLOBAL, _LOCAL = BoxConfig(start=Sizes(of="volume")), BoxConfig(start=Sizes())
+_OVERLAP = Schedule(start=1.0, end=0.25)
+
+
 @settings
 class SmartPatchConfig:
     """Sizes of the boxes, and how much they overlap at least.
@@ -113,12 +117,12 @@ class SmartPatchConfig:
     By default the global boxes go from nearly the whole volume to the patch, and the local ones have the
     patch's size. `overlap` is the least share of the smaller box that lies in the other, between the first
     global box and each further one: of its volume, or of its edge along each axis; before each view is
-    turned on its own. With 0 they lie anywhere.
+    turned on its own. With 0 they lie anywhere. In a file, what of a group is not said has its default.
     """
 
-    global_boxes: BoxConfig = BoxConfig(start=Sizes(of="volume"))
-    local_boxes: BoxConfig = BoxConfig(start=Sizes())
-    overlap: Annotated[Schedule, AfterValidator(_share)] = Schedule(start=1.0, end=0.25)
+    global_boxes: Annotated[BoxConfig, BeforeValidator(over(_GLOBAL))] = _GLOBAL
+    local_boxes: Annotated[BoxConfig, BeforeValidator(over(_LOCAL))] = _LOCAL
+    overlap: Annotated[Schedule, BeforeValidator(over(_OVERLAP)), AfterValidator(_share)] = _OVERLAP
     overlap_of: Literal["volume", "axis"] = "volume"
 
 

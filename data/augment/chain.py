@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ..errors import UserError
-from ..settings import parse, settings
+from ..settings import merged, parse, settings
 from ..volume import Triple
 from .bias_field import BiasField
 from .curve import Curve
@@ -79,24 +79,13 @@ def completed(name: str) -> Callable[[Any], Any]:
         if not isinstance(chosen, str) or chosen not in PRESETS:
             raise ValueError(f"there is no preset {chosen!r}, there are: {', '.join(PRESETS)}")
         base = {"preset": chosen, "spatial": None, "chain": {}, **PRESETS[chosen]}
-        merged = _merged(base, said)
-        if isinstance(merged["chain"], Mapping):
+        full = merged(base, said, tag="op")
+        if isinstance(full["chain"], Mapping):
             order = _order(base["chain"], said.get("chain", {}))
-            merged["chain"] = {key: merged["chain"][key] for key in order}
-        return merged
+            full["chain"] = {key: full["chain"][key] for key in order}
+        return full
 
     return complete
-
-
-def _merged(base: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
-    result = dict(base)
-    for key, value in said.items():
-        below = result.get(key)
-        if isinstance(below, Mapping) and isinstance(value, Mapping):
-            same = value.get("op", below.get("op")) == below.get("op")
-            value = _merged(below if same else {}, value)
-        result[key] = value
-    return result
 
 
 def _order(base: Iterable[str], said: Iterable[str]) -> list[str]:

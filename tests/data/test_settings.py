@@ -10,6 +10,8 @@ from fewvox.data.settings import (
     SettingsError,
     checked,
     load_mapping,
+    merged,
+    over,
     override,
     parse,
     plain,
@@ -19,7 +21,7 @@ from fewvox.data.settings import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 
 @settings
@@ -135,6 +137,35 @@ def test_an_override_reads_null_and_keeps_further_equal_signs():
 def test_an_override_that_fits_nowhere_is_refused(text):
     with pytest.raises(SettingsError, match="--set"):
         override({"name": "a"}, [text])
+
+
+def test_what_is_said_stands_over_the_base_and_leaves_it_alone():
+    base = {"a": {"b": 1, "c": {"d": 2, "e": 3}}, "f": 4}
+    assert merged(base, {"a": {"c": {"d": 5}}, "g": 6}) == {
+        "a": {"b": 1, "c": {"d": 5, "e": 3}},
+        "f": 4,
+        "g": 6,
+    }
+    assert merged(base, {"a": 7, "f": {"x": 8}}) == {"a": 7, "f": {"x": 8}}
+    assert base == {"a": {"b": 1, "c": {"d": 2, "e": 3}}, "f": 4}
+
+
+def test_of_another_kind_nothing_of_the_base_stays():
+    base = {"a": {"op": "x", "b": 1}}
+    assert merged(base, {"a": {"c": 2}}, tag="op") == {"a": {"op": "x", "b": 1, "c": 2}}
+    assert merged(base, {"a": {"op": "y", "c": 2}}, tag="op") == {"a": {"op": "y", "c": 2}}
+
+
+@settings
+class Filled:
+    slow: Annotated[Optimizer, BeforeValidator(over(Optimizer(steps=9)))] = Optimizer(steps=9)
+
+
+def test_a_group_said_in_part_has_the_rest_of_the_default_of_its_place():
+    assert parse(Filled, {"slow": {"lr": 0.5}}, "here").slow == Optimizer(lr=0.5, steps=9)
+    for said in (3, None):
+        with pytest.raises(SettingsError, match="'slow"):
+            parse(Filled, {"slow": said}, "here")
 
 
 def test_plain_settings_are_made_of_what_json_knows():

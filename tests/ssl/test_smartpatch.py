@@ -220,7 +220,7 @@ def test_the_two_ways_to_count_an_overlap_differ():
         ({"global_boxes": {"start": {"range": (1.0, 0.7)}}}, "smaller end of a range comes first"),
         ({"local_boxes": {"start": {"range": (0.0, 1.0)}}}, "range"),
         ({"local_boxes": {"start": {"of": "mm"}}}, "start.of"),
-        ({"local_boxes": {}}, "start"),
+        ({"local_boxes": None}, "local_boxes"),
         ({"overlap": {"start": 1.5, "end": 0.0}}, "an overlap is a share"),
         ({"overlap": {"start": 1.0, "end": -0.5}}, "an overlap is a share"),
         ({"overlap_of": "voxels"}, "overlap_of"),

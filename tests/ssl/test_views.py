@@ -18,7 +18,7 @@ from fewvox.data.augment.spatial import SpatialConfig
 from fewvox.data.boxes import read_box
 from fewvox.data.cut import cut_image
 from fewvox.data.errors import UserError
-from fewvox.data.settings import parse
+from fewvox.data.settings import override, parse
 from fewvox.ssl.box import Box
 from fewvox.ssl.method import Views, ViewSpec
 from fewvox.ssl.schedule import Schedule
@@ -408,10 +408,27 @@ def test_views_of_a_single_slice_are_not_dimmed_by_what_is_beside_it():
     assert on_slice(affine, (1, 20, 20), (1, 8, 8))[0, 3] == 0
 
 
+PAGE = (Path(__file__).parents[2] / "docs/smartpatch.md").read_text(encoding="utf-8")
+
+
 def test_the_examples_of_the_page_are_settings():
-    page = (Path(__file__).parents[2] / "docs/smartpatch.md").read_text(encoding="utf-8")
-    examples = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)]
+    examples = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)]
     first, *others = [parse(ViewConfig, example["views"], "docs/smartpatch.md") for example in examples]
     assert first == ViewConfig()
     assert len(others) == 2
     assert ViewConfig() not in others
+
+
+def test_single_values_on_the_command_line_of_the_page_leave_all_else():
+    lines = re.findall(r"--set '?views\.([\w.]+=[^'\s]+)", PAGE)
+    config, default = parse(ViewConfig, override({}, lines), "--set").boxes, SmartPatchConfig()
+    big = replace(default.global_boxes, end=Sizes(range=(0.5, 1.0)))
+    assert config.global_boxes == big
+    assert config.local_boxes == replace(default.local_boxes, output=(16, 16, 16))
+    assert config.overlap == replace(default.overlap, end=0.5)
+
+
+def test_the_start_of_global_boxes_keeps_its_unit():
+    start = {"range": [0.5, 1]}
+    config = parse(ViewConfig, {"boxes": {"global_boxes": {"start": start}}}, "views").boxes
+    assert config.global_boxes.start == Sizes(of="volume", range=(0.5, 1.0))
