@@ -87,8 +87,9 @@ def finetune(
         announce: is given what the user should read before training starts.
     """
     out, say = Path(out), announce or log.info
-    plan = planned(store.plan, checked(config or FinetuneConfig(), "configuration"))
-    config = resolved_config(config or FinetuneConfig(), plan)
+    config = checked(config or FinetuneConfig(), "configuration")
+    plan = planned(store.plan, config)
+    config = resolved_config(config, plan)
     _check_cases(store, split)
     _check_unseen(store, split, pretrained)
     store.check([*split.train, *split.validation])

@@ -83,7 +83,8 @@ def check_resumable(
     changed = [
         f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
         for key in sorted((before.keys() | now.keys()) - {"workers"})
-        if before.get(key) != now.get(key)
+        # as texts: the order of an augmentation's operations counts
+        if json.dumps(before.get(key)) != json.dumps(now.get(key))
     ]
     if json.loads((path / "split.json").read_text(encoding="utf-8")) != split:
         changed.append("the cases are others")

@@ -80,8 +80,9 @@ def pretrain(
         announce: is given what the user should read before training starts.
     """
     out, say = Path(out), announce or log.info
+    config = checked(config, "configuration")
     registered = find_method(config.method)
-    plan = planned(store.plan, checked(config, "configuration"))
+    plan = planned(store.plan, config)
     config = resolved_config(config, plan, registered)
     _check_cases(store, cases, held_out)
     store.check(cases, labels=False)

@@ -64,6 +64,8 @@ def test_settings_built_in_python_are_checked_alike():
     assert checked(good, "here") == good
     with pytest.raises(SettingsError, match=r"'optimizer\.lr' is -1"):
         checked(replace(good, optimizer=Optimizer(lr=-1.0)), "here")
+    with pytest.raises(SettingsError, match="'optimizer' is 'adam'"):
+        checked(Config(name="a", optimizer="adam"), "here")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

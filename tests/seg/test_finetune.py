@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from fewvox.data.augment.chain import preset
+from fewvox.data.augment.chain import AugmentConfig, preset
+from fewvox.data.augment.intensity import Gamma
 from fewvox.data.errors import UserError
 from fewvox.data.loader import PatchConfig
 from fewvox.data.plan import make_plan as plan_for
@@ -269,6 +270,28 @@ def test_a_gpu_that_is_not_there_is_told(tiny_store, tmp_path):
 def test_settings_built_in_python_are_checked_as_a_file_is(tiny_store, tmp_path):
     with pytest.raises(UserError, match="'steps' is 0"):
         finetune(tiny_store, SPLIT, tmp_path / "run", replace(CONFIG, steps=0))
+
+
+@pytest.mark.parametrize(
+    ("augment", "names"),
+    [
+        ("weak", ["brightness", "contrast", "gamma"]),
+        (
+            AugmentConfig(preset="weak", chain={"gamma": Gamma(probability=1)}),
+            ["brightness", "contrast", "gamma"],
+        ),
+        (AugmentConfig(chain={"gamma": Gamma()}), ["gamma"]),
+    ],
+)
+def test_what_a_run_says_of_its_augmentation_is_what_ran(tiny_store, tmp_path, monkeypatch, augment, names):
+    ran, batch = [], PatchSampler.batch
+    monkeypatch.setattr(
+        PatchSampler, "batch", lambda self, step: (ran.append(self.config), batch(self, step))[1]
+    )
+    config = replace(CONFIG, steps=1, patches=PatchConfig(augment=augment))
+    made = finetune(tiny_store, SPLIT, tmp_path / "run", config)
+    assert read_yaml(made.path / "config.yaml", FinetuneConfig).patches == ran[0]
+    assert list(ran[0].augment.chain) == names
 
 
 def test_a_run_is_not_continued_on_changed_labels(tiny_store, finished):

@@ -4,10 +4,11 @@ import json
 
 import pytest
 from fewvox.data.plan import Plan
-from fewvox.data.settings import read_yaml
+from fewvox.data.settings import parse, read_yaml
 from fewvox.seg import run
 from fewvox.seg.engine.loop import LoopConfig
 from fewvox.seg.engine.optimisers import OptimiserConfig
+from fewvox.seg.finetune import FinetuneConfig
 from fewvox.seg.run import RunError
 from fewvox.seg.training import TrainingConfig
 
@@ -63,6 +64,17 @@ def test_changed_settings_and_cases_are_all_named(started):
         "the cases are others",
     ):
         assert part in error.value.found
+
+
+def test_another_order_of_operations_is_another_training(tmp_path, make_plan):
+    def config(*names: str) -> FinetuneConfig:
+        chain = {name: {"op": name} for name in names}
+        return parse(FinetuneConfig, {"patches": {"augment": {"preset": "none", "chain": chain}}}, "here")
+
+    run.start(tmp_path / "run", config("blur", "noise"), make_plan(), SPLIT)
+    run.check_resumable(tmp_path / "run", config("blur", "noise"), SPLIT)
+    with pytest.raises(RunError, match="patches was"):
+        run.check_resumable(tmp_path / "run", config("noise", "blur"), SPLIT)
 
 
 @pytest.mark.parametrize("folder", [True, False])

@@ -7,12 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from fewvox.data.augment.chain import preset
+from fewvox.data.augment.chain import AugmentConfig, preset
+from fewvox.data.augment.intensity import Gamma
 from fewvox.data.errors import UserError
 from fewvox.data.plan import make_plan
 from fewvox.data.prepare import prepare
 from fewvox.data.scan import scan
-from fewvox.data.settings import load_mapping, parse, plain
+from fewvox.data.settings import load_mapping, parse, plain, read_yaml
 from fewvox.data.splits import Split
 from fewvox.data.store import Store
 from fewvox.seg import checkpoint
@@ -95,6 +96,18 @@ def test_the_configuration_in_a_run_is_resolved_and_can_be_read_again(finished):
     assert values["views"]["boxes"]["local_boxes"]["output"] == [8, 16, 8]
     again = parse(PretrainConfig, values, "config.yaml")
     assert plain(again) == values
+
+
+@pytest.mark.parametrize("augment", ["weak", AugmentConfig(preset="weak", chain={"gamma": Gamma()})])
+def test_what_a_run_says_of_its_augmentation_is_what_ran(tiny_store, tmp_path, monkeypatch, augment):
+    ran, read = [], ViewSampler.read
+    monkeypatch.setattr(
+        ViewSampler, "read", lambda self, step: (ran.append(self.config), read(self, step))[1]
+    )
+    config = replace(CONFIG, steps=1, views=ViewConfig(augment=augment))
+    made = pretrain(tiny_store, CASES, tmp_path / "run", config)
+    assert read_yaml(made.path / "config.yaml", PretrainConfig).views == ran[0]
+    assert list(ran[0].augment.chain) == ["brightness", "contrast", "gamma"]
 
 
 def test_embeddings_are_watched_every_fifth_of_a_training_unless_told(tiny_store, tmp_path):
