@@ -177,16 +177,19 @@ def override(values: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
 
 def _assign(values: dict[str, Any], keys: list[str], value: Any, assignment: str) -> None:
     *parents, last = keys
-    for parent in parents:
-        values = values.setdefault(parent, {})
-        if not isinstance(values, dict):
+    inner: Any = values
+    for depth, parent in enumerate(parents, start=1):
+        inner = inner.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            key = ".".join(parents[:depth])
+            preset = f"; if {inner} is a preset, write {key}.preset={inner}" if isinstance(inner, str) else ""
             raise SettingsError(
                 f"--set {assignment}",
-                found=f"'{parent}' is a single value",
+                found=f"'{key}' is a single value, {inner!r}",
                 rule="Only groups of settings have inner keys",
-                remedy=f"Set {parent} itself",
+                remedy=f"Set {key} itself{preset}",
             )
-    values[last] = value
+    inner[last] = value
 
 
 def _tell(error: Any) -> str:
@@ -195,4 +198,5 @@ def _tell(error: Any) -> str:
         return f"unknown key '{key}'"
     if error["type"] == "missing":
         return f"'{key}' is missing"
-    return f"'{key}' is {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
+    why = error["msg"].removeprefix("Value error, ")
+    return f"'{key}' is {error['input']!r}: {why[0].lower()}{why[1:]}"

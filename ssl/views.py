@@ -197,13 +197,14 @@ def on_slice(affine: np.ndarray, extent: Shape, shape: Shape) -> np.ndarray:
 
 def _check_exact(augment: AugmentConfig) -> None:
     """Views carry their maps, so whatever is spatial has to be affine: raises UserError where it is not."""
-    check_intensity_only(augment.chain)
+    check_intensity_only(augment, "views.augment")
     if augment.spatial is not None and augment.spatial.elastic_probability > 0:
         raise UserError(
             "views.augment.spatial.elastic_probability",
             found=f"{augment.spatial.elastic_probability}",
             rule="Views are turned and scaled, never bent: methods are told exactly where each voxel lies",
-            remedy="Set it to 0",
+            remedy=f"Set views.augment.preset={augment.preset} and "
+            "views.augment.spatial.elastic_probability=0: all else of the preset stays",
         )
 
 

@@ -3,9 +3,10 @@
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import field
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
-from pydantic import Field
+from pydantic import TypeAdapter, ValidationError, WrapValidator
+from pydantic_core import InitErrorDetails
 from torch import Tensor
 
 from ..errors import UserError
@@ -23,7 +24,7 @@ from .shuffling import LocalShuffling, Swap
 from .spatial import SpatialConfig
 from .torchio_transform import TorchIO
 
-AnyOperation = Annotated[
+_Kinds = (
     BiasField
     | Blur
     | Brightness
@@ -37,9 +38,20 @@ AnyOperation = Annotated[
     | Noise
     | OutPainting
     | Swap
-    | TorchIO,
-    Field(discriminator="op"),
-]
+    | TorchIO
+)
+_READERS = {kind.op: TypeAdapter(kind) for kind in get_args(_Kinds)}
+
+
+def _read(said: Any, _: Any) -> Any:
+    """The operation that `op` names; pydantic's own choice would put that name into the keys of mistakes."""
+    op = said.get("op") if isinstance(said, Mapping) else getattr(said, "op", None)
+    if not isinstance(op, str) or op not in _READERS:
+        raise ValueError(f"an operation has an `op`, one of: {', '.join(_READERS)}")
+    return _READERS[op].validate_python(said)
+
+
+AnyOperation = Annotated[_Kinds, WrapValidator(_read)]
 
 
 @settings
@@ -47,7 +59,8 @@ class AugmentConfig:
     """One map for everything spatial, then a chain of named operations in their order.
 
     None for `spatial` leaves patches as they lie; None for an operation leaves it out. In a file a name
-    alone stands for a preset (see `PRESETS`); of a mapping, what is not said comes from its `preset`.
+    alone stands for a preset (see `PRESETS`); of a mapping, what is not said comes from its `preset`. A
+    training reads what is built in Python alike: to leave an operation out there too, give None for it.
 
     The operations of the preset keep their order. One of a new name stands before the one that is written
     after it (`{mine: {op: ...}, blur: {}}`), or last. One whose `op` is not the preset's has nothing of the
@@ -83,9 +96,25 @@ def completed(name: str) -> Callable[[Any], Any]:
         if isinstance(full["chain"], Mapping):
             order = _order(base["chain"], said.get("chain", {}))
             full["chain"] = {key: full["chain"][key] for key in order}
+            _check_known(full["chain"], base["chain"], chosen)
         return full
 
     return complete
+
+
+def _check_known(chain: Mapping[str, Any], of_preset: Iterable[str], name: str) -> None:
+    """Raises ValidationError for settings of operations that are neither in the preset nor said to be new."""
+    why = (
+        f"the preset {name} has no operation of that name, it has: {', '.join(of_preset) or 'none'}; "
+        f"a new one needs an `op`, one of: {', '.join(_READERS)}"
+    )
+    unknown = [
+        InitErrorDetails(type="value_error", loc=("chain", key), input=value, ctx={"error": why})
+        for key, value in chain.items()
+        if isinstance(value, Mapping) and "op" not in value
+    ]
+    if unknown:
+        raise ValidationError.from_exception_data("augmentation", unknown)
 
 
 def _order(base: Iterable[str], said: Iterable[str]) -> list[str]:
@@ -141,13 +170,16 @@ def _through(
     return image, labels
 
 
-def check_intensity_only(chain: Mapping[str, Operation | None]) -> None:
-    """Raises UserError for an operation that moves voxels in a way that no map tells of."""
-    for name, operation in chain.items():
+def check_intensity_only(augment: AugmentConfig, where: str) -> None:
+    """Raises UserError for an operation that moves voxels in a way that no map tells of.
+
+    `where` is the key of the augmentation.
+    """
+    for name, operation in augment.chain.items():
         if isinstance(operation, TorchIO) and operation.is_spatial:
             raise UserError(
-                f"augment.chain.{name}",
+                f"{where}.chain.{name}",
                 found=f"TorchIO's {operation.transform} may move what is in the image",
                 rule="Views come with the exact map to their volume, which cannot tell of that",
-                remedy="Use `augment.spatial` for turns, scales, shear, flips and elastic deformation",
+                remedy=f"Leave it out; turns, scales, shear and flips are set in {where}.spatial",
             )

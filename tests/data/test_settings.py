@@ -21,7 +21,7 @@ from fewvox.data.settings import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 
 @settings
@@ -36,6 +36,10 @@ class Config:
     optimizer: Optimizer = Optimizer()
     spacing: tuple[float, float, float] | None = None
     counts: dict[int, int] = field(default_factory=dict)
+
+
+def no_value(value: int) -> int:
+    raise ValueError("Never right")
 
 
 def test_an_unknown_key_is_a_mistake_that_lists_the_known_ones():
@@ -97,6 +101,16 @@ def test_what_is_no_mapping_is_refused_by_its_name(tmp_path, content, told):
     with pytest.raises(SettingsError, match=told) as caught:
         load_mapping(path)
     assert caught.value.where == str(path)
+
+
+@settings
+class Low:
+    value: Annotated[int, AfterValidator(no_value)]
+
+
+def test_a_rule_of_our_own_is_told_in_its_words():
+    with pytest.raises(SettingsError, match="'value' is 3: never right"):
+        parse(Low, {"value": 3}, "here")
 
 
 @given(
@@ -194,6 +208,13 @@ def test_a_key_that_stands_twice_is_refused(tmp_path, text):
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(SettingsError, match="'a' stands twice"):
         load_mapping(tmp_path / "c.yaml")
+
+
+def test_an_inner_key_of_a_single_value_is_refused_with_the_way_to_say_it():
+    with pytest.raises(SettingsError, match=r"'a\.b' is a single value, 'weak'.*write a\.b\.preset=weak\.$"):
+        override({}, ["a.b=weak", "a.b.c.d=1"])
+    with pytest.raises(SettingsError, match=r"'a' is a single value, 3\..* Set a itself\.$"):
+        override({"a": 3}, ["a.b=1"])
 
 
 def test_an_override_that_is_no_yaml_is_refused_in_words():

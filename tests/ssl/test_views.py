@@ -218,6 +218,15 @@ def test_bent_views_are_refused_as_they_have_no_exact_map(sampler):
         sampler(config=config)
 
 
+def test_the_strong_preset_is_refused_for_views_with_what_to_set(sampler):
+    with pytest.raises(UserError, match="preset=strong") as told:
+        sampler(config=parse(ViewConfig, {"augment": "strong"}, "views"))
+    lines = re.findall(r"views\.([\w.]+=\w+)", told.value.remedy)
+    config = parse(ViewConfig, override({}, lines), "views")
+    assert config.augment == preset("strong", spatial={"elastic_probability": 0})
+    sampler(config=config)
+
+
 SPATIAL = SpatialConfig(
     rotation_degrees=40, rotation_probability=1, scale=(0.8, 1.25), scale_probability=1, shear_probability=1,
     flip_probability=0.5

@@ -1,5 +1,6 @@
 """A chain does what its settings and a seed say, and settings read back as they were written."""
 
+from dataclasses import replace
 from typing import Annotated
 
 import numpy as np
@@ -141,13 +142,30 @@ def test_an_operation_of_another_kind_replaces_that_of_the_preset():
 def test_mistakes_are_told_by_name():
     assert "there is no preset 'strongest', there are: nnunet, biom3d" in refusal("strongest")
     assert "there is no preset ['weak']" in refusal({"preset": ["weak"]})
-    assert "'augment.chain.noise.noise.variance' is -1" in refusal(
-        {"chain": {"noise": {"variance": [-1, 1]}}}
-    ).replace(".0'", "'")
+    assert "'augment.chain.noise.variance.0' is -1" in refusal({"chain": {"noise": {"variance": [-1, 1]}}})
     told = refusal({"chain": {"mine": {"op": "blurr"}}})
     assert "blurr" in told
-    assert "'low_resolution'" in told
-    assert "unknown key 'augment.chain.blur.blur.sgima'" in refusal({"chain": {"blur": {"sgima": [1, 2]}}})
+    assert "'augment.chain.mine' is " in told
+    assert "one of: bias_field, blur, brightness" in told
+    assert "'augment.chain.mine' is 3: an operation has an `op`" in refusal({"chain": {"mine": 3}})
+    assert "an operation has an `op`" in refusal({"chain": {"mine": {"op": ["blur"]}}})
+    assert "unknown key 'augment.chain.blur.sgima'" in refusal({"chain": {"blur": {"sgima": [1, 2]}}})
     assert "augment.chain" in refusal({"chain": ["noise"]})
     assert "augment.chain" in refusal({"chain": None})
     assert "'augment' is 3" in refusal(3)
+
+
+def test_a_misspelt_operation_is_told_with_those_of_the_preset():
+    told = refusal({"preset": "weak", "chain": {"gama": {"probability": 0.3}, "nois": {}, "blur": None}})
+    assert (
+        "'augment.chain.gama' is {'probability': 0.3}: the preset weak has no operation of that name" in told
+    )
+    assert "it has: brightness, contrast, gamma; a new one needs an `op`, one of: bias_field, blur" in told
+    assert "'augment.chain.nois' is {}" in told
+    assert "it has: none; a new one" in refusal({"preset": "none", "chain": {"blur": {}}})
+
+
+def test_operations_made_in_python_may_stand_beside_settings():
+    chain = preset("weak", chain={"mine": Blur(), "gamma": {"probability": 1}}).chain
+    assert chain["mine"] == Blur()
+    assert chain["gamma"] == replace(preset("weak").chain["gamma"], probability=1.0)

@@ -147,9 +147,10 @@ def test_what_may_move_voxels_is_refused_for_views(said, spatial):
     chain = {**chain_of(said), "brightness": Brightness(), "none": None}
     assert chain["mine"].is_spatial == spatial
     if not spatial:
-        return check_intensity_only(chain)
-    with pytest.raises(UserError, match=r"augment.chain.mine: TorchIO's \w+ may move .*augment.spatial"):
-        check_intensity_only(chain)
+        return check_intensity_only(AugmentConfig(chain=chain), "views.augment")
+    told = r"^views\.augment\.chain\.mine: TorchIO's \w+ may move .* set in views\.augment\.spatial"
+    with pytest.raises(UserError, match=told):
+        check_intensity_only(AugmentConfig(chain=chain), "views.augment")
     return None
 
 
