@@ -198,5 +198,6 @@ def _tell(error: Any) -> str:
         return f"unknown key '{key}'"
     if error["type"] == "missing":
         return f"'{key}' is missing"
-    why = error["msg"].removeprefix("Value error, ")
-    return f"'{key}' is {error['input']!r}: {why[0].lower()}{why[1:]}"
+    ours = error["type"] == "value_error"
+    why = str(error["ctx"]["error"]) if ours else error["msg"][0].lower() + error["msg"][1:]
+    return f"'{key}' is {error['input']!r}: {why}"

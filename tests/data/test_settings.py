@@ -39,7 +39,7 @@ class Config:
 
 
 def no_value(value: int) -> int:
-    raise ValueError("Never right")
+    raise ValueError("TorchIO has none")
 
 
 def test_an_unknown_key_is_a_mistake_that_lists_the_known_ones():
@@ -109,7 +109,7 @@ class Low:
 
 
 def test_a_rule_of_our_own_is_told_in_its_words():
-    with pytest.raises(SettingsError, match="'value' is 3: never right"):
+    with pytest.raises(SettingsError, match="'value' is 3: TorchIO has none"):
         parse(Low, {"value": 3}, "here")
 
 
