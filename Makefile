@@ -5,6 +5,8 @@ VENV ?= .venv
 # where PyTorch's CPU builds come from, if your usual index has only CUDA builds:
 #   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
+# processes that run tests, each in one thread
+TEST_WORKERS ?= 2
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
@@ -32,7 +34,7 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	@echo "== tests: under 10 minutes on two cores"
-	$(BIN)/pytest -q --durations=10
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q --durations=10 -n $(TEST_WORKERS) --dist loadfile
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .

@@ -18,7 +18,9 @@ def _folder() -> tempfile.TemporaryDirectory | None:
     """A folder for machine code until this process ends, where numba may write to none of those it knows."""
     if "NUMBA_CACHE_DIR" in os.environ:
         return None
-    if _writable(Path(__file__).parent / "__pycache__") or _writable(Path.home() / ".cache"):
+    # Path.home() fails where there is no such folder
+    home = os.path.expanduser("~")  # noqa: PTH111
+    if _writable(Path(__file__).parent / "__pycache__") or _writable(Path(home, ".cache")):
         return None
     folder = tempfile.TemporaryDirectory(prefix="fewvox-")
     os.environ["NUMBA_CACHE_DIR"] = folder.name

@@ -65,7 +65,7 @@ def cut_image(
         reach: how far at most a displacement moves a voxel of the patch along each axis, in such voxels.
     """
     levels = store.cases[case].levels
-    level = max(i for i, factor in enumerate(levels) if _as_fine(factor, affine[:, :3]))
+    level = max(i for i, factor in enumerate(levels) if _as_fine(factor, affine[:, :3], shape))
     factor = np.array(levels[level], dtype=float)
     at_level = affine / factor[:, None]
     # voxel i of a level reaches from i * factor to (i + 1) * factor
@@ -108,7 +108,14 @@ def _cut(stored: Voxels, affine: np.ndarray, shape: Shape, reach: np.ndarray | f
     )
 
 
-def _as_fine(factor: tuple[int, int, int], linear: np.ndarray) -> bool:
-    """Whether a level's voxels are no larger than the patch's steps along each axis of the volume."""
-    steps = np.linalg.norm(linear, axis=1)
-    return all(f == 1 or f <= step * (1 + 1e-6) for f, step in zip(factor, steps, strict=True))
+def _as_fine(factor: tuple[int, int, int], linear: np.ndarray, shape: Shape) -> bool:
+    """Whether a level's voxels are no larger than the patch's steps, or than those of the finest level.
+
+    Neither along the axes of the volume, whichever way the patch lies, nor along those of the patch.
+    """
+    coarse = np.array(factor)
+    along_volume = np.linalg.norm(linear, axis=1) / coarse
+    at_finest, at_level = (np.linalg.norm(m, axis=0) for m in (linear, linear / coarse[:, None]))
+    fine = np.where(coarse > 1, along_volume >= 1 - 1e-6, True)
+    kept = at_level >= np.minimum(1, at_finest) - 1e-6
+    return bool(fine.all() and kept[np.greater(shape, 1)].all())

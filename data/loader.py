@@ -94,7 +94,7 @@ class PatchSampler:
             raise ValueError("a sampler needs at least one case")
         self.store, self.cases, self.patch = store, tuple(cases), patch
         self.batch_size, self.config, self.seed = batch, config, seed
-        self.foreground = {case: store.foreground(case) for case in self.cases}
+        self._foreground: dict[str, dict[int, np.ndarray]] = {}
 
     def batch(self, step: int) -> PatchBatch:
         """The batch of a training step (from 0)."""
@@ -173,11 +173,19 @@ class PatchSampler:
 
     def _outside(self, case: str) -> int:
         """The class number of what lies beyond the border of a case."""
-        return IGNORED if 0 in self.foreground[case] else 0
+        return IGNORED if 0 in self._positions(case) else 0
+
+    def _positions(self, case: str) -> dict[int, np.ndarray]:
+        """Where each class of a case is; read when it is first asked for, by whoever makes the patch."""
+        if case not in self._foreground:
+            self._foreground[case] = self.store.foreground(case)
+        return self._foreground[case]
 
     def _is_foreground(self, k: int) -> bool:
-        # a third is 0.333 in a file: the fraction that was meant counts without rounding, however far
-        share = Fraction(self.config.foreground_share).limit_denominator(100)
+        # a third is 0.333 in a file: a fraction, which counts without rounding however far
+        said = Fraction(str(self.config.foreground_share))
+        simple = said.limit_denominator(10)
+        share = simple if abs(simple - said) < Fraction(1, 1000) else said
         return (k + 1) * share // 1 > k * share // 1
 
     def _anchor(
@@ -192,7 +200,7 @@ class PatchSampler:
 
     def _middles(self, case: str, rng: np.random.Generator, *, foreground: bool) -> np.ndarray:
         """Voxels (n, 3) of which one becomes the middle of a patch; none where it may lie anywhere."""
-        positions = self.foreground[case]
+        positions = self._positions(case)
         classes = sorted(c for c, of_class in positions.items() if c > 0 and len(of_class))
         background = positions.get(0, _NOWHERE)
         without_background = 0 in positions and not len(background)

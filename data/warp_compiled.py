@@ -48,7 +48,8 @@ def _inside(start: float, step: float, below: float, first: int, last: int) -> t
     """The whole numbers i in [first, last) with 0 <= start + i * step < below, as a range."""
     if step == 0.0:
         return (first, last) if 0.0 <= start < below else (first, first)
-    near, far = -start / step, (below - start) / step
+    # off the border by more than rounding, however small the steps are
+    near, far = -start / step, (below - 1e-9 - start) / step
     if step < 0:
         near, far = far, near
     # one to the safe side: a voxel that is left out is only slower
@@ -190,8 +191,19 @@ def nearest(
 
 
 @compiled
-def _largest(values: np.ndarray, weights: np.ndarray) -> int:
-    """The value of the largest sum of weights, the lowest of those alike."""
+def _largest(box: np.ndarray, place: Place, outside: int, values: np.ndarray, weights: np.ndarray) -> int:
+    """The whole number with the largest interpolated share of a channel, the lowest of those alike.
+
+    `values` and `weights` (8,) are written over.
+    """
+    nz, ny, nx = box.shape
+    z, y, x = place
+    z0, y0, x0 = math.floor(z), math.floor(y), math.floor(x)
+    for corner in range(8):
+        i, j, k = corner >> 2, (corner >> 1) & 1, corner & 1
+        inside = 0 <= z0 + i < nz and 0 <= y0 + j < ny and 0 <= x0 + k < nx
+        values[corner] = box[z0 + i, y0 + j, x0 + k] if inside else outside
+        weights[corner] = abs(1 - i - (z - z0)) * abs(1 - j - (y - y0)) * abs(1 - k - (x - x0))
     best, most = values[0], -1.0
     for corner in range(8):
         share = 0.0
@@ -212,22 +224,29 @@ def largest_share(
     channels, nz, ny, nx = box.shape
     _, depth, height, width = out.shape
     step = affine[0, 2], affine[1, 2], affine[2, 2]
+    plane = ny * nx
     values, weights = np.empty(8, np.int64), np.empty(8, np.float64)
     for c in range(channels):
+        flat = box[c].reshape(-1)
         for k in range(depth):
             for j in range(height):
-                start = _row_start(affine, k, j)
+                start, row = _row_start(affine, k, j), out[c, k, j]
                 for i in range(width):
-                    z, y, x = _moved(_along(start, step, i), displacement, k, j, i)
-                    z0, y0, x0 = math.floor(z), math.floor(y), math.floor(x)
-                    alike = True
-                    for corner in range(8):
-                        dz, dy, dx = corner >> 2, (corner >> 1) & 1, corner & 1
-                        zi, yj, xk = z0 + dz, y0 + dy, x0 + dx
-                        inside = 0 <= zi < nz and 0 <= yj < ny and 0 <= xk < nx
-                        values[corner] = box[c, zi, yj, xk] if inside else outside
-                        alike = alike and values[corner] == values[0]
-                        weights[corner] = (
-                            abs(1 - dz - (z - z0)) * abs(1 - dy - (y - y0)) * abs(1 - dx - (x - x0))
-                        )
-                    out[c, k, j, i] = values[0] if alike else _largest(values, weights)
+                    place = _moved(_along(start, step, i), displacement, k, j, i)
+                    z, y, x = place
+                    if 0 <= z < nz - 1 and 0 <= y < ny - 1 and 0 <= x < nx - 1:
+                        near = np.uint64(np.int64(z) * plane + np.int64(y) * nx + np.int64(x))
+                        far, value = near + np.uint64(plane), flat[near]
+                        # most voxels have neighbours of their own kind only
+                        if (
+                            flat[near + _ONE] == value
+                            and flat[near + np.uint64(nx)] == value
+                            and flat[near + np.uint64(nx + 1)] == value
+                            and flat[far] == value
+                            and flat[far + _ONE] == value
+                            and flat[far + np.uint64(nx)] == value
+                            and flat[far + np.uint64(nx + 1)] == value
+                        ):
+                            row[i] = value
+                            continue
+                    row[i] = _largest(box[c], place, outside, values, weights)

@@ -41,7 +41,7 @@ SHOWN: Mapping[str, Mapping[str, Any]] = {
     "gamma": {"gamma": (2.0, 2.0)},
     "in_painting": {"windows": (8, 8), "edge": (0.2, 0.4)},
     "low_resolution": {"channel_probability": 1.0, "scale": (0.3, 0.3)},
-    "noise": {"variance": (0.3, 0.3)},
+    "noise": {"deviation": (0.55, 0.55)},
     "swap": {"times": (60, 60), "edge": 0.15},
     "torchio": {"transform": "RandomMotion", "arguments": {"degrees": 5, "translation": 4}},
 }

@@ -14,15 +14,15 @@ from .operations import PositiveRange, Range
 
 @settings
 class Noise:
-    """Gaussian noise of a variance drawn from `variance`, the same in all channels."""
+    """Gaussian noise of a standard deviation drawn from `deviation`, the same in all channels."""
 
     op: Literal["noise"] = "noise"
     probability: Probability = 0.1
-    variance: Range = (0.0, 0.1)
+    deviation: Range = (0.0, 0.1)
 
     def __call__(self, image: Tensor, draws: Draws) -> Tensor:
         """The image with noise."""
-        return image.add_(draws.normal(image), alpha=draws.within(self.variance) ** 0.5)
+        return image.add_(draws.normal(image), alpha=draws.within(self.deviation))
 
 
 @settings

@@ -3,13 +3,14 @@
 nnunet: the default training of nnU-Net 2 (Isensee et al. 2021, https://doi.org/10.1038/s41592-020-01008-z,
 supplement 4; nnUNetTrainer.get_training_transforms). We differ in that scales are drawn evenly on a
 logarithmic scale, a thin patch turns within its plane by as much as others turn (there by up to 180
-degrees), and a blur continues the border instead of mirroring the image at it.
+degrees), and a blur continues the border instead of mirroring the image at it. What is called
+`noise_variance` there is the deviation of the noise, as it is here.
 
 biom3d: the default training of Biom3d 0.1 (Mougeot et al. 2022, semseg_patch_fast.py). We differ in that all
-axes are scaled alike and evenly on a logarithmic scale; in thin patches as said above; noise is drawn evenly
-by its variance, not its deviation, and anisotropy by what is left of the voxels; a bias field and gamma act
-within the image's range (there, on values around 0 with their sign kept) and keep mean and deviation; the
-power is drawn evenly below and above 1 instead of on a logarithmic scale.
+axes are scaled alike and evenly on a logarithmic scale; in thin patches as said above; anisotropy is drawn
+evenly by what is left of the voxels; a bias field and gamma act within the image's range (there, on values
+around 0 with their sign kept) and keep mean and deviation; the power is drawn evenly below and above 1
+instead of on a logarithmic scale.
 
 weak: flips, and brightness, contrast and gamma within narrow ranges.
 
@@ -19,8 +20,8 @@ and local gamma, a bias field for its brightness gradient. Its median filter, sh
 exchanged axes are left out; shear, elastic deformation and curves come in addition, with numbers of our own.
 Operations that move voxels away from their labels are not among them.
 
-views: nnunet's changes, more often, for the views of a pretraining: what a pretext task must not tell views
-apart by has to differ between them. Scaling is left to SmartPatch.
+views: nnunet's changes, more often and with more noise, for the views of a pretraining: what a pretext task
+must not tell views apart by has to differ between them. Scaling is left to SmartPatch.
 """
 
 import math
@@ -35,7 +36,7 @@ _NNUNET = {
         "scale_probability": 0.2,
     },
     "chain": {
-        "noise": {"op": "noise", "probability": 0.1, "variance": (0.0, 0.1)},
+        "noise": {"op": "noise", "probability": 0.1, "deviation": (0.0, 0.1)},
         "blur": {"op": "blur", "probability": 0.2, "channel_probability": 0.5, "sigma": (0.5, 1.0)},
         "brightness": {"op": "brightness", "probability": 0.15, "factor": (0.75, 1.25)},
         "contrast": {"op": "contrast", "probability": 0.15, "factor": (0.75, 1.25)},
@@ -68,7 +69,7 @@ _BIOM3D = {
         },
         "bias_field": {"op": "bias_field", "probability": 0.15, "order": 3, "coefficient": 0.2},
         "blur": {"op": "blur", "probability": 0.2, "sigma": (0.5, 1.0)},
-        "noise": {"op": "noise", "probability": 0.2, "variance": (0.0, 0.01)},
+        "noise": {"op": "noise", "probability": 0.2, "deviation": (0.0, 0.1)},
         "swap": {"op": "swap", "probability": 0.2, "times": (100, 100), "edge": 0.125},
         "gamma": {"op": "gamma", "probability": 0.3, "gamma": (math.exp(-0.35), math.exp(0.4))},
     },
@@ -94,7 +95,7 @@ _STRONG = {
         "elastic_probability": 0.2,
     },
     "chain": {
-        "noise": {"op": "noise", "probability": 0.2, "variance": (0.0, 0.1)},
+        "noise": {"op": "noise", "probability": 0.2, "deviation": (0.0, 0.2)},
         "blur": {"op": "blur", "probability": 0.3, "channel_probability": 0.5, "sigma": (0.3, 1.5)},
         "brightness": {"op": "brightness", "probability": 0.2, "factor": (0.5, 1.5)},
         "contrast": {"op": "contrast", "probability": 0.2, "factor": (0.5, 2.0)},
@@ -115,7 +116,7 @@ _STRONG = {
 _VIEWS = {
     "spatial": {"rotation_degrees": 30.0, "rotation_probability": 0.5, "scale_probability": 0.0},
     "chain": {
-        "noise": {"op": "noise", "probability": 0.3, "variance": (0.0, 0.1)},
+        "noise": {"op": "noise", "probability": 0.3, "deviation": (0.0, 0.3)},
         "blur": {"op": "blur", "probability": 0.3, "sigma": (0.5, 1.0)},
         "brightness": {"op": "brightness", "probability": 0.3, "factor": (0.75, 1.25)},
         "contrast": {"op": "contrast", "probability": 0.3, "factor": (0.75, 1.25)},

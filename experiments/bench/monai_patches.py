@@ -55,7 +55,7 @@ def training_chain(patch: Shape) -> Compose:
                 mode=("bilinear", "nearest"),
                 padding_mode="zeros",
             ),
-            RandGaussianNoised("image", prob=0.1, std=0.1**0.5),
+            RandGaussianNoised("image", prob=0.1, std=0.1),
             RandGaussianSmoothd("image", sigma, sigma, sigma, prob=0.1),
             RandScaleIntensityd("image", 0.25, prob=0.15),
             RandScaleIntensityFixedMeand("image", prob=0.15, factors=0.25, preserve_range=True),

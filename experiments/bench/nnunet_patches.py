@@ -45,10 +45,13 @@ class NnUNetPatches:
             return [next(self._loader) for _ in range(0, count, 2)]
 
 
-def spatial_transform(shape: tuple[int, ...], angles: tuple[float, ...], scale: float) -> Any:
+def spatial_transform(
+    shape: tuple[int, ...], angles: tuple[float, ...], scale: float, *, nearest: bool = False
+) -> Any:
     """Its spatial transform with fixed angles (radians, around the axes in turn), enlarging by `scale`.
 
-    Borders are as in its training. Raises ImportError where it is not installed.
+    Borders are as in its training, and so are labels, which it interpolates class by class, unless told
+    to take the nearest. Raises ImportError where it is not installed.
     """
     return quietly("batchgeneratorsv2.transforms.spatial.spatial", "SpatialTransform")(
         shape,
@@ -59,6 +62,7 @@ def spatial_transform(shape: tuple[int, ...], angles: tuple[float, ...], scale: 
         p_scaling=1,
         scaling=1 / scale,
         p_synchronize_scaling_across_axes=1,
+        mode_seg="nearest" if nearest else "bilinear",
         border_mode_seg="constant",
         padding_value_seg=-1,
     )

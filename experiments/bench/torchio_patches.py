@@ -110,7 +110,7 @@ def changes() -> list[Transform]:
     axis, not three.
     """
     return [
-        RandomNoise(std=(0, 0.1**0.5), p=0.1),
+        RandomNoise(std=(0, 0.1), p=0.1),
         RandomBlur(std=(0.5, 1.0), p=0.1),
         Lambda(brightened, types_to_apply=[INTENSITY], p=0.15),
         Lambda(contrasted, types_to_apply=[INTENSITY], p=0.15),
@@ -129,7 +129,7 @@ def view_chain(resized: Shape | None, *, turned: bool) -> Compose:
         [
             *resize,
             *turn,
-            RandomNoise(std=(0, 0.1**0.5), p=0.5),
+            RandomNoise(std=(0, 0.1), p=0.5),
             RandomBlur(std=(0.5, 1.0), p=0.5),
             RandomGamma(log_gamma=_LOG_GAMMA, p=0.5),
         ]

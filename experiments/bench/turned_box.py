@@ -39,6 +39,10 @@ def spatial_figures(patch: Shape, runs: int) -> Iterator[Figure]:
     except ImportError as error:
         missing = f"nnU-Net's transforms are not measured ({error}): {SUPPLYING}"
         yield figure("nnU-Net", None, key="spatial_vs_nnunet", missing=missing)
+    else:
+        yield figure("nnU-Net, nearest labels both", _each(box.nnunet(nearest=True)))
+        by_share = partial(measured, "supply", work, lambda _: box.ours(by_share=True), runs=runs)
+        yield by_share("nnU-Net, interpolated labels both", _each(box.nnunet()))
     yield figure("TorchIO", _each(box.torchio))
     yield figure("scipy", _each(box.scipy))
     yield figure("MONAI", _each(box.monai))
@@ -70,10 +74,10 @@ class TurnedBox:
         middle = (np.array(self.labels.shape) - 1) / 2
         return patch_map(turn, middle, (np.array(self.patch) - 1) / 2)
 
-    def ours(self) -> Turned:
-        """Our two warps."""
+    def ours(self, *, by_share: bool = False) -> Turned:
+        """Our two warps; labels are the nearest, or have the largest interpolated share."""
         image = warp(torch.from_numpy(self.image), self.affine, self.patch)
-        labels = warp_labels(torch.from_numpy(self.labels)[None], self.affine, self.patch)
+        labels = warp_labels(torch.from_numpy(self.labels)[None], self.affine, self.patch, by_share=by_share)
         return image[0].numpy(), labels[0].numpy()
 
     def scipy(self) -> Turned:
@@ -121,10 +125,10 @@ class TurnedBox:
         turned = self._torchio[1](self._torchio[0])
         return turned.image.numpy()[0], turned.labels.numpy()[0]
 
-    def nnunet(self) -> Callable[[], Turned]:
-        """Its spatial transform; raises ImportError where it is not installed."""
+    def nnunet(self, *, nearest: bool = False) -> Callable[[], Turned]:
+        """Its spatial transform, whose labels are interpolated unless told; ImportError without it."""
         angles = np.radians(ANGLES)
-        transform: Any = spatial_transform(self.patch, tuple(map(float, angles)), SCALE)
+        transform: Any = spatial_transform(self.patch, tuple(map(float, angles)), SCALE, nearest=nearest)
         image, labels = torch.from_numpy(self.image), torch.from_numpy(self.labels.astype(np.int16))[None]
 
         def turned() -> Turned:

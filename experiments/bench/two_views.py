@@ -17,7 +17,7 @@ from .torchio_patches import TorchIOViews
 from .volumes import spelled
 
 CHAIN: dict[str, AnyOperation] = {
-    "noise": Noise(probability=0.5, variance=(0.0, 0.1)),
+    "noise": Noise(probability=0.5, deviation=(0.0, 0.1)),
     "blur": Blur(probability=0.5, sigma=(0.5, 1.0)),
     "gamma": Gamma(probability=0.5, gamma=(0.7, 1.5)),
 }

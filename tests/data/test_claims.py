@@ -22,7 +22,7 @@ with claimed(Path(sys.argv[1]), "works"):
 def other(tmp_path):
     """Another process that has claimed the folder."""
     command = [sys.executable, "-c", HOLDING, str(tmp_path / "out")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8") as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
         yield process

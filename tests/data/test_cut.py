@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from fewvox.data.augment.draws import Draws
-from fewvox.data.augment.spatial import SpatialConfig, displacement, draw_elastic, patch_map
+from fewvox.data.augment.spatial import SpatialConfig, displacement, draw_elastic, draw_turn, patch_map
 from fewvox.data.cut import cut_image, cut_labels
 from fewvox.data.resample import coarsen_image
 from scipy import ndimage
@@ -104,6 +104,17 @@ def test_the_coarsest_level_that_is_fine_enough_is_read(steps, level):
     watched = store(levels=COARSER)
     cut_image(watched, "v", mapped(np.diag(np.array(steps, float))), SHAPE)
     assert [len(image.read) for image in watched.images] == [int(k == level) for k in range(3)]
+
+
+@pytest.mark.parametrize("steps", [1.2, 1.5, 1.8, 1.99])
+def test_turned_out_of_thick_slices_no_voxel_of_a_level_is_larger_than_a_step(steps):
+    """A turn between axes of different spacing makes long steps along one and short ones along the patch."""
+    spacing, config = (2.9, 1.0, 1.0), SpatialConfig(rotation_probability=1, scale_probability=0)
+    for seed in range(40):
+        turn = draw_turn(SHAPE, spacing, config, Draws((seed,)))
+        cut = cut_image(store(levels=COARSER[:2]), "v", mapped(turn * steps), SHAPE)
+        at_finest = np.linalg.norm(turn * steps, axis=0)
+        assert (np.linalg.norm(cut.affine[:, :3], axis=0) >= np.minimum(1, at_finest) - 1e-6).all()
 
 
 SLOPE = np.array([0.3, 0.2, -0.1])

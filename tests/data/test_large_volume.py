@@ -40,7 +40,7 @@ def test_a_volume_beyond_the_limit_is_never_in_memory_whole(tmp_path):
     image = {"version": "0.4", "axes": axes, "datasets": [{"path": "0", "coordinateTransformations": scale}]}
     group.attrs["multiscales"] = [image]
     command = [sys.executable, "-c", MEASURED, str(tmp_path / "data"), str(tmp_path / "store")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=True)
     scanned, prepared, problems = json.loads(done.stdout.splitlines()[-1])
     assert problems == []
     voxels = int(np.prod(SHAPE))

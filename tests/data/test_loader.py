@@ -90,7 +90,10 @@ def test_it_stays_there_however_the_patch_is_turned_and_deformed(sampler, patch)
     assert set(torch.cat(middles).tolist()) == {1, 2}
 
 
-@pytest.mark.parametrize(("share", "of"), [(1 / 3, 3), (0.333, 3), (0.5, 2), (0.25, 4), (1, 1), (0, 1)])
+@pytest.mark.parametrize(
+    ("share", "of"),
+    [(1 / 3, 3), (0.333, 3), (0.67, 100), (0.5, 2), (0.25, 4), (1, 1), (0, 1), (0.335, 200), (0.004, 250)],
+)
 def test_any_run_of_patches_has_its_share_of_foreground(sampler, share, of):
     made = sampler(foreground_share=share)
     for first in (0, 1, 2, 10**6, 10**12 + 1):

@@ -136,6 +136,21 @@ def test_what_needs_no_interpolation_is_a_piece_and_not_a_view(way, name):
     np.testing.assert_array_equal(box, IMAGE)
 
 
+@limits(max_examples=200, deadline=None)
+@given(
+    st.tuples(*[st.sampled_from([0.0, 1e-16, -1e-16, 6e-17, -1e-9, 1e-3, 1.0, -1.0])] * 9),
+    st.tuples(*[st.sampled_from([0.0, 1.0, 2.0, 3.0, -1.0, 2 - 1e-16, 1e-17])] * 3),
+    st.tuples(*[st.integers(1, 4)] * 3),
+)
+def test_nothing_is_read_beyond_the_box_however_small_the_steps(linear, shift, extent):
+    """What lies around the box is no number."""
+    memory = np.full((3, *extent), np.nan, np.float32)
+    memory[1] = 1
+    affine = np.column_stack([np.reshape(linear, (3, 3)), shift])
+    out = warp(torch.from_numpy(memory[1:2]), affine, (3, 4, 5), outside=1.0)
+    np.testing.assert_allclose(out, 1, atol=1e-5)
+
+
 def test_a_single_slice_is_turned_in_its_plane(way):
     affine = centred(turned((25, 0, 0)), extent=(1, 11, 13), shape=(1, 8, 10))
     out = warp(torch.from_numpy(IMAGE[:, :1]), affine, (1, 8, 10))

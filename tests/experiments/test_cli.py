@@ -25,6 +25,7 @@ def fewvox(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedP
         [str(PROGRAM), *map(str, arguments)],
         capture_output=True,
         text=True,
+        encoding="utf-8",
         cwd=cwd,
         timeout=250,
         check=False,

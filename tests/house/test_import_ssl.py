@@ -33,6 +33,7 @@ def probe(folder: Path, *options: str, start: str = "-c") -> dict:
         input=PROBE,
         capture_output=True,
         text=True,
+        encoding="utf-8",
         check=True,
     )
     told = json.loads(done.stdout.splitlines()[0])

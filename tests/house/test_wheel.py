@@ -19,7 +19,9 @@ def source_files(root: Path) -> list[Path]:
     """The files of a clean checkout, relative to `root`."""
     if (root / ".git").exists() and shutil.which("git"):
         command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-        listed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
+        listed = subprocess.run(
+            command, cwd=root, capture_output=True, text=True, encoding="utf-8", check=True
+        ).stdout
         found = [Path(name) for name in listed.split("\0") if name]
     else:
         needed = [root / n for n in ("pyproject.toml", "setup.py", "README.md", "LICENSE")]
@@ -48,7 +50,9 @@ def test_wheel_holds_exactly_the_modules_and_data_of_the_four_floors(tmp_path):
 
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index"]
     options = ["--disable-pip-version-check", "--no-cache-dir", "-w", str(tmp_path), str(copy)]
-    built = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
+    built = subprocess.run(
+        [*command, *options], capture_output=True, text=True, encoding="utf-8", check=False
+    )
     assert built.returncode == 0, built.stderr
 
     (wheel,) = tmp_path.glob("*.whl")

@@ -96,7 +96,7 @@ def test_what_is_not_said_comes_from_the_preset():
     config = read({"chain": {"noise": {"probability": 0.7}}, "spatial": {"scale": [0.9, 1.1]}})
     base = preset("nnunet")
     assert config.chain["noise"].probability == 0.7
-    assert config.chain["noise"].variance == base.chain["noise"].variance
+    assert config.chain["noise"].deviation == base.chain["noise"].deviation
     assert config.chain["gamma"] == base.chain["gamma"]
     assert config.spatial.scale == (0.9, 1.1)
     assert config.spatial.rotation_probability == base.spatial.rotation_probability
@@ -142,7 +142,7 @@ def test_an_operation_of_another_kind_replaces_that_of_the_preset():
 def test_mistakes_are_told_by_name():
     assert "there is no preset 'strongest', there are: nnunet, biom3d" in refusal("strongest")
     assert "there is no preset ['weak']" in refusal({"preset": ["weak"]})
-    assert "'augment.chain.noise.variance.0' is -1" in refusal({"chain": {"noise": {"variance": [-1, 1]}}})
+    assert "'augment.chain.noise.deviation.0' is -1" in refusal({"chain": {"noise": {"deviation": [-1, 1]}}})
     told = refusal({"chain": {"mine": {"op": "blurr"}}})
     assert "blurr" in told
     assert "'augment.chain.mine' is " in told

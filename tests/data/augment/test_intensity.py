@@ -81,8 +81,8 @@ def test_brightness_multiplies():
     torch.testing.assert_close(changed(Brightness(factor=(1.2, 1.2))), IMAGE * 1.2)
 
 
-def test_noise_has_its_variance_and_no_mean():
-    noise = changed(Noise(variance=(0.04, 0.04)), torch.zeros(2, 30, 30, 31))
+def test_noise_has_its_deviation_and_no_mean():
+    noise = changed(Noise(deviation=(0.2, 0.2)), torch.zeros(2, 30, 30, 31))
     assert noise.std() == pytest.approx(0.2, rel=0.02)
     assert noise.mean() == pytest.approx(0, abs=0.005)
     assert not torch.equal(noise[0], noise[1])
