@@ -102,7 +102,7 @@ if __name__ == "__main__":
     (torch.ones(500, 500) @ torch.ones(500, 500)).sum()
     store = Store.open(sys.argv[1])
     config = PatchConfig(augment=preset("none"))
-    sampler = PatchSampler(store, tuple(store.cases), (64, 64, 64), 4, config, 0)
+    sampler = PatchSampler(store, tuple(store.cases), (64, 64, 64), 10, config, 0)
     same = []
     for step, batch in enumerate(sampler.batches(0, 8, workers=4)):
         assert mapped("/memfd:fewvox") and not mapped("/dev/shm")
