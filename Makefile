@@ -17,6 +17,7 @@ help:
 	@echo "make check   format, lint, types (about 20 seconds)"
 	@echo "make format  mends format and lint where it can"
 	@echo "make bench   measures the parts of a training on this machine, beside other tools"
+	@echo "make pictures FEWVOX_DATASETS=FOLDER   draws those of docs/augmentation.md anew"
 	@echo "make clean   removes the environment and caches"
 	@echo "The first of them also installs into $(VENV): about 3 minutes and 2 GB, more with CUDA."
 
