@@ -32,7 +32,7 @@ _REFUSALS = (
 _WITHHELD = ("include", "exclude", "keys", "keep", "label_keys", "parse_input")
 # others mix class numbers
 _LABEL_INTERPOLATIONS = ("nearest", "label_gaussian")
-# one thread makes batches while another may make views, and the generator is the process's
+# one thread makes batches while another may make views; nothing else draws from the generator then
 _GENERATOR = threading.Lock()
 
 
