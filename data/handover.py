@@ -57,18 +57,26 @@ class Sender:
         return file
 
 
+def pageable(size: int) -> np.ndarray:
+    """An array of bytes (size,), like any other."""
+    return np.empty(size, np.uint8)
+
+
 class Receiver:
     """The other side of a `Sender`. `block` makes the array of bytes (n,) that what is taken lies in."""
 
-    def __init__(
-        self, connection: Connection, block: Callable[[int], np.ndarray] = lambda n: np.empty(n, np.uint8)
-    ) -> None:
+    def __init__(self, connection: Connection, block: Callable[[int], np.ndarray] = pageable) -> None:
         self.connection, self.block = connection, block
         self.memory = mmap.mmap(-1, 1)
 
     def take(self) -> Any:
-        """The next value, copied out of the memory; raises EOFError or OSError when the sender is gone."""
-        told, sizes, grown = self.connection.recv()
+        """The next value, copied out of the memory.
+
+        Raises:
+            EOFError, ConnectionError: the sender is gone.
+            OSError, MemoryError, RuntimeError: there is no memory for it here, or no file.
+        """
+        told, sizes, grown = self._told()
         if grown:
             file = recv_handle(self.connection)
             self.memory = mmap.mmap(file, 0)
@@ -78,6 +86,15 @@ class Receiver:
         block[:] = np.frombuffer(self.memory, np.uint8, ends[-1])
         buffers = [block[start : start + size] for start, size in zip(ends, sizes, strict=False)]
         return pickle.loads(told, buffers=buffers)
+
+    def _told(self) -> tuple[bytes, list[int], bool]:
+        try:
+            return self.connection.recv()
+        except OSError as error:
+            # multiprocessing's, of a message that breaks off, is one without a number
+            if error.errno is None:
+                raise EOFError(*error.args) from error
+            raise
 
 
 def _ends(sizes: Sequence[int]) -> list[int]:

@@ -13,10 +13,15 @@ class BatchError(UserError):
     """A batch that could not be made."""
 
 
+class OperationError(UserError):
+    """An operation that failed on a patch, and does not know of which case that is."""
+
+
 class making:
     """A block that makes something of some cases: whatever goes wrong in it becomes a BatchError naming them.
 
-    A UserError stays what it is: it tells of its file, or of a case already.
+    An OperationError keeps its parts. Any other UserError stays what it is: it tells of its file, or of a
+    case already.
     """
 
     def __init__(self, cases: Sequence[str]) -> None:
@@ -28,6 +33,9 @@ class making:
     def __exit__(
         self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
     ) -> None:
+        if isinstance(error, OperationError):
+            where = f"{named(self.cases)}, {error.where}"
+            raise BatchError(where, found=error.found, rule=error.rule, remedy=error.remedy) from error
         if isinstance(error, Exception) and not isinstance(error, UserError):
             raise _failed(self.cases, error) from error
 

@@ -1,4 +1,4 @@
-"""The supply of batches in advance: by a thread, or by processes; on a GPU they are finished there."""
+"""The supply of batches in advance: by a thread, or by processes; for a GPU they are finished there."""
 
 import os
 from collections.abc import Callable, Generator, Iterator
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .handover import pageable
 from .making import making
 from .workers import Workers
 
@@ -47,7 +48,7 @@ def supplied(
         sampler: makes them; with workers it is pickled.
         first, last: steps.
         workers: how many processes make them; none: a thread of this one.
-        device: where they will be used. With workers and a GPU, workers only read, and the batches are
+        device: where they will be used. For a GPU, workers or the thread only read, and the batches are
             finished on the GPU while another is used.
 
     Raises:
@@ -55,16 +56,15 @@ def supplied(
     """
     if first >= last:
         return
-    make, cases_of = sampler.batch, sampler.cases_of
+    on_gpu = device.type != "cpu"
+    make, cases_of = sampler.read if on_gpu else sampler.batch, sampler.cases_of
+    finish = finishing(sampler, device) if on_gpu else _finished_already
     if workers == 0:
-        yield from prefetched(_naming(make, cases_of), first, last)
-    elif device.type == "cpu":
-        pool = Workers(make, cases_of, first, last, workers)
-        yield from prefetched(pool.receive, first, last, pool)
+        here = _naming(make, cases_of)
+        yield from prefetched(lambda step: finish(step, here(step)), first, last)
     else:
-        readers = Workers(sampler.read, cases_of, first, last, workers, pinned)
-        finish = finishing(sampler, device)
-        yield from prefetched(lambda step: finish(step, readers.receive(step)), first, last, readers)
+        pool = Workers(make, cases_of, first, last, workers, pinned if on_gpu else pageable)
+        yield from prefetched(lambda step: finish(step, pool.receive(step)), first, last, pool)
 
 
 def prefetched(
@@ -110,6 +110,10 @@ def finishing(sampler: Sampler[Any, T], device: torch.device) -> Callable[[int, 
         return batch
 
     return finish
+
+
+def _finished_already(_: int, batch: T) -> T:
+    return batch
 
 
 def _naming(make: Callable[[int], T], cases_of: Callable[[int], tuple[str, ...]]) -> Callable[[int], T]:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from .errors import UserError
-from .handover import Receiver, Sender
+from .handover import Receiver, Sender, pageable
 from .making import BatchError, making, named
 
 # a forked process would inherit locks that threads of its parent hold (numba's, blosc2's, torch's)
@@ -50,7 +50,7 @@ class Workers(Generic[T]):
         first: int,
         last: int,
         count: int,
-        block: Callable[[int], np.ndarray] = lambda n: np.empty(n, np.uint8),
+        block: Callable[[int], np.ndarray] = pageable,
     ) -> None:
         self.make, self.cases_of, self.first, self.last = make, cases_of, first, last
         self.workers: list[_Worker] = []
@@ -76,30 +76,33 @@ class Workers(Generic[T]):
 
         Raises:
             UserError: what the worker raised.
-            BatchError: a worker is dead.
+            BatchError: a worker is dead, or what it made could not be taken.
         """
         worker = self.workers[(step - self.first) % len(self.workers)]
         ready = wait([worker.connection, *(each.process.sentinel for each in self.workers)])
         for each in self.workers:
             if each.process.sentinel in ready:
                 raise self._dead(each)
-        try:
-            made = worker.take()
-            following = step + _AHEAD * len(self.workers)
-            if following < self.last:
-                worker.ask(following)
-        except (EOFError, OSError) as error:
-            raise self._dead(worker) from error
+        with making(self.cases_of(step)):
+            try:
+                made = worker.take()
+                following = step + _AHEAD * len(self.workers)
+                if following < self.last:
+                    worker.ask(following)
+            except (EOFError, ConnectionError) as error:
+                raise self._dead(worker) from error
         return made
 
     def _dead(self, worker: "_Worker") -> UserError:
         """Why a worker is dead; an error that it told of before goes first."""
-        with suppress(EOFError, OSError):
+        worker.process.join(_PATIENCE)
+        code = worker.process.exitcode
+        # of one that lives more may never come
+        worker.end()
+        with suppress(EOFError, OSError, MemoryError, RuntimeError):
             # what it had made already, to know what it was making
             while worker.steps:
                 worker.take()
-        worker.process.join(_PATIENCE)
-        code = worker.process.exitcode
         # of one that waited, the batch it made last
         where = named(self.cases_of(worker.steps[0] if worker.steps else worker.last))
         if code is not None and code < 0:
@@ -133,6 +136,11 @@ class _Worker:
         if error is not None:
             raise error
         return made
+
+    def end(self) -> None:
+        """Kills it, and waits for its end."""
+        self.process.kill()
+        self.process.join(_PATIENCE)
 
 
 def _work(connection: Connection) -> None:

@@ -1,5 +1,6 @@
 """A transform of TorchIO in the chain."""
 
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import field
 from typing import TYPE_CHECKING, Any, Literal
@@ -8,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import UserError
+from ..making import OperationError
 from ..settings import Probability, settings
 from ..volume import Triple
 from .draws import Draws
@@ -31,6 +32,8 @@ _REFUSALS = (
 _WITHHELD = ("include", "exclude", "keys", "keep", "label_keys", "parse_input")
 # others mix class numbers
 _LABEL_INTERPOLATIONS = ("nearest", "label_gaussian")
+# one thread makes batches while another may make views; nothing else draws from the generator then
+_GENERATOR = threading.Lock()
 
 
 @settings
@@ -72,8 +75,8 @@ class TorchIO:
         """Image and labels transformed as one subject, each of the type and on the device it had.
 
         Every random number comes from `draws`: what TorchIO takes from torch's global generator is seeded
-        for the call, and the generator left as it was. Raises UserError where the transform fails, changes
-        the shape or makes values that are not finite.
+        for the call, and the generator left as it was. Raises OperationError where the transform fails,
+        changes the shape or makes values that are not finite.
 
         Args:
             image: (C, Z, Y, X), float32.
@@ -100,7 +103,7 @@ class TorchIO:
         transform = built(self.transform, self.arguments)
         # noise seeds the generators of all GPUs too
         devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-        with torch.random.fork_rng(devices):
+        with _GENERATOR, torch.random.fork_rng(devices):
             torch.default_generator.manual_seed(seed)
             return transform(subject)
 
@@ -110,8 +113,8 @@ class TorchIO:
             raise self._refusal(f"it made {name} of {tuple(after.shape)}", before)
         return after.to(before)
 
-    def _refusal(self, found: str, before: Tensor) -> UserError:
-        return UserError(
+    def _refusal(self, found: str, before: Tensor) -> OperationError:
+        return OperationError(
             f"TorchIO's {self.transform}",
             found=f"{found} (of a patch of {tuple(before.shape)}, C Z Y X)",
             rule="A transform in the chain gives back a patch of the shape that it got, finite throughout",

@@ -1,11 +1,13 @@
 """What arrives is what was sent, and is its own."""
 
+import errno
 import multiprocessing
 import os
 
 import numpy as np
 import pytest
 import torch
+from fewvox.data import handover
 from fewvox.data.handover import Receiver, Sender
 
 
@@ -25,6 +27,10 @@ VALUES = {
     "strided": np.arange(12)[::2],
     "text": "c00",
 }
+
+
+def refuse(_):
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
 def same(one, other) -> bool:
@@ -71,6 +77,24 @@ def test_large_values_do_not_go_through_the_pipe(pair):
     sender, receiver = pair
     sender.send(torch.ones(2_000_000))
     assert receiver.take().sum() == 2_000_000
+
+
+def test_a_message_that_breaks_off_is_a_sender_that_is_gone(pair):
+    sender, receiver = pair
+    # 100 bytes are told of, and 3 come
+    os.write(sender.connection.fileno(), (100).to_bytes(4, "big") + b"abc")
+    sender.connection.close()
+    with pytest.raises(EOFError):
+        receiver.take()
+
+
+def test_a_lack_of_files_is_no_end(pair, monkeypatch):
+    sender, receiver = pair
+    sender.send(torch.ones(10_000))
+    monkeypatch.setattr(handover, "recv_handle", refuse)
+    with pytest.raises(OSError, match="Too many open files") as raised:
+        receiver.take()
+    assert raised.value.errno == errno.EMFILE
 
 
 def test_nothing_comes_of_a_sender_that_is_gone(pair):

@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 from fewvox.data.errors import UserError
-from fewvox.data.making import BatchError, making
+from fewvox.data.making import BatchError, OperationError, making
 
 KNOWN = UserError("a.b2nd", found="damaged", rule="whole", remedy="again")
 
@@ -28,6 +28,12 @@ def test_an_error_that_names_its_place_stays_as_it_is():
     assert raised.value is KNOWN
     with pytest.raises(BatchError, match=r"^case a: "), making(("a", "b")), making(("a",)):
         raise ValueError
+
+
+def test_an_operation_that_failed_keeps_its_parts_and_gets_a_case():
+    with pytest.raises(BatchError) as raised, making(("a", "b")), making(("a",)):
+        raise OperationError("Crop", found="smaller", rule="as large", remedy="leave it out")
+    assert str(raised.value) == "case a, Crop: smaller. As large. Leave it out."
 
 
 def test_an_interruption_is_no_error():

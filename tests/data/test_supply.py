@@ -2,14 +2,15 @@
 
 import pickle
 import threading
+from dataclasses import replace
 from itertools import islice
 
-import numpy as np
 import psutil
 import pytest
 import torch
 from fewvox.data import supply
-from fewvox.data.augment.chain import preset
+from fewvox.data.augment.chain import AugmentConfig, preset
+from fewvox.data.augment.torchio_transform import TorchIO
 from fewvox.data.loader import PatchBatch, PatchConfig, PatchSampler
 from fewvox.data.making import BatchError
 from fewvox.data.supply import default_workers, prefetched
@@ -25,9 +26,19 @@ def sampler(tiny_store) -> PatchSampler:
 
 @pytest.fixture
 def no_gpu_needed(monkeypatch):
-    """What is done on a GPU is done on the CPU."""
-    monkeypatch.setattr(supply, "pinned", lambda size: np.empty(size, np.uint8))
-    monkeypatch.setattr(supply, "finishing", lambda sampler, device: lambda step, read: sampler.finish(read))
+    """What is done on a GPU is done on the CPU; the steps that were."""
+    steps: list[int] = []
+
+    def finishing(sampler, device):
+        def finish(step, read):
+            steps.append(step)
+            return sampler.finish(read)
+
+        return finish
+
+    monkeypatch.setattr(supply, "pinned", supply.pageable)
+    monkeypatch.setattr(supply, "finishing", finishing)
+    return steps
 
 
 def same(one: PatchBatch, other: PatchBatch) -> bool:
@@ -40,10 +51,11 @@ def workers() -> list[psutil.Process]:
     return [child for child in children if "resource_tracker" not in "".join(child.cmdline())]
 
 
-@pytest.mark.parametrize(("count", "device"), [(0, "cpu"), (1, "cuda"), (2, "cpu")])
+@pytest.mark.parametrize(("count", "device"), [(0, "cpu"), (0, "cuda"), (1, "cuda"), (2, "cpu")])
 def test_batches_do_not_depend_on_who_makes_them(sampler, no_gpu_needed, count, device):
     supply = sampler.batches(3, 1000, workers=count, device=torch.device(device))
     made = list(islice(supply, 11))
+    assert no_gpu_needed[:11] == (list(range(3, 14)) if device == "cuda" else [])
     assert all(same(batch, sampler.batch(step)) for step, batch in enumerate(made, start=3))
     assert len(workers()) == count
     running = threading.active_count()
@@ -56,13 +68,23 @@ def test_no_steps_need_no_workers(sampler):
     assert list(sampler.batches(5, 5, workers=2)) == []
 
 
-def test_a_thread_names_the_case_that_failed(sampler, monkeypatch):
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_thread_names_the_case_that_failed(sampler, no_gpu_needed, monkeypatch, device):
     def fail(*_, **__):
         raise ValueError("no such voxel")
 
     monkeypatch.setattr(PatchSampler, "_anchor", fail)
     with pytest.raises(BatchError, match=rf"^case {sampler.cases_of(4)[0]}: .*ValueError: no such voxel"):
-        next(sampler.batches(4, 5))
+        next(sampler.batches(4, 5, device=torch.device(device)))
+
+
+def test_a_transform_that_fails_is_told_with_its_case(sampler):
+    chain = {"crop": TorchIO(transform="Crop", probability=1.0, arguments={"cropping": 1})}
+    cropping = replace(sampler.config, augment=AugmentConfig(chain=chain))
+    failing = PatchSampler(sampler.store, sampler.cases, (6, 8, 8), 2, cropping, 0)
+    told = rf"^case {sampler.cases_of(4)[0]}, TorchIO's Crop: it made image of \(1, 4, 6, 6\).*augment\.chain"
+    with pytest.raises(BatchError, match=told):
+        next(failing.batches(4, 5))
 
 
 def test_cases_are_known_before_a_batch_is_made(sampler):

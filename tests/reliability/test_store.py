@@ -20,7 +20,6 @@ from fewvox.data.settings import load_mapping
 from fewvox.experiments import api
 from fewvox.seg import checkpoint
 
-PROGRAM = Path(sys.executable).with_name("fewvox")
 PATIENCE = 120.0
 SMALL = ("patch=[8,16,8]", "width=4", "batch=2", "device=cpu", "checkpoint_every=1")
 
@@ -29,34 +28,53 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def start_prepare(data: Path, out: Path) -> subprocess.Popen:
-    with out.with_suffix(".log").open("a") as log:
-        command = [str(PROGRAM), "prepare", str(data), "--out", str(out), "--budget", "cpu"]
-        return subprocess.Popen(command, stdout=log, stderr=log)
-
-
 # P01
 
+HALTING = """
+import time
+from fewvox.data import prepare
+from fewvox.experiments.cli import main
 
-def test_P01_a_killed_preparation_ends_as_an_uninterrupted_one(tmp_path, save_nifti):
+whole, three = prepare.write_labels, iter(range(3))
+
+
+def halting(*args):
+    if next(three, None) is None:
+        print("halted", flush=True)
+        time.sleep(1000)
+    whole(*args)
+
+
+prepare.write_labels = halting
+main()
+"""
+
+
+def halted_prepare(data: Path, out: Path) -> subprocess.Popen:
+    """A process that prepares three cases and comes no further than the image of another."""
+    command = [sys.executable, "-c", HALTING, "prepare", str(data), "--out", str(out), "--budget", "cpu"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    said = []
+    while not said or "halted" not in said[-1]:
+        said.append(process.stdout.readline())
+        assert said[-1], "".join(said)
+    return process
+
+
+def test_P01_a_killed_preparation_ends_as_an_uninterrupted_one(tmp_path, nifti_folder):
     data, killed, left = tmp_path / "data", tmp_path / "killed", tmp_path / ".killed.unfinished"
-    for n in range(8):
-        # the last ones take long enough to be killed
-        shape = (12, 16, 14) if n < 3 else (48, 96, 80)
-        save_nifti(data / f"images/c{n}.nii", np.random.default_rng(n).normal(size=shape).astype(np.float32))
-        label = np.zeros(shape, np.uint8)
-        label[2:6, 3:9, 3:9] = 1
-        save_nifti(data / f"labels/c{n}.nii", label)
-    process, deadline = start_prepare(data, killed), time.monotonic() + PATIENCE
+    nifti_folder(data, 8)
+    process, deadline = halted_prepare(data, killed), time.monotonic() + PATIENCE
     while len(list(left.glob("cases/*/case.json"))) < 3:
-        assert process.poll() is None, killed.with_suffix(".log").read_text()
         assert time.monotonic() < deadline
-        time.sleep(0.002)
+        time.sleep(0.01)
     process.kill()
     assert process.wait(PATIENCE) == -signal.SIGKILL
+    process.stdout.close()
     assert not killed.exists()
     finished = {path.parent.name: path.stat().st_mtime_ns for path in left.glob("cases/*/case.json")}
-    assert 3 <= len(finished) < 8
+    assert len(finished) == 3
+    assert len(list(left.glob("cases/*/image_0.b2nd"))) > 3
 
     again = api.prepare(data, killed, budget="cpu")
     assert contents(killed) == contents(api.prepare(data, tmp_path / "whole", budget="cpu").path)

@@ -1,11 +1,15 @@
 """TorchIO's transforms do in the chain what they do by themselves; labels follow, random states stay."""
 
 import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from fewvox.data.augment import torchio_transform
 from fewvox.data.augment.chain import (
     AugmentConfig,
     changed,
@@ -108,6 +112,25 @@ def test_every_random_state_is_left_as_it_was_and_has_no_say(name):
     torch.manual_seed(2)
     assert torch.equal(one, changed(IMAGE.clone(), chain_of(SOME[name]), 3))
     assert not torch.equal(one, changed(IMAGE.clone(), chain_of(SOME[name]), 4))
+
+
+def test_threads_do_not_take_numbers_from_each_other(monkeypatch):
+    """Two that draw twice meet in between, if nothing keeps them apart."""
+    met = threading.Barrier(2)
+
+    def drawn_twice(subject):
+        first = torch.rand(())
+        with suppress(threading.BrokenBarrierError):
+            met.wait(0.5)
+        subject["image"].set_data(torch.full_like(subject["image"].data, first + torch.rand(())))
+        return subject
+
+    monkeypatch.setattr(torchio_transform, "built", lambda name, arguments: drawn_twice)
+    noise = operation(NOISE)
+    with ThreadPoolExecutor(2) as threads:
+        made = list(threads.map(lambda seed: noise(IMAGE.clone(), Draws((seed,))), [0, 1]))
+    for seed, image in enumerate(made):
+        assert torch.equal(image, noise(IMAGE.clone(), Draws((seed,))))
 
 
 def test_with_labels_or_without_the_image_is_the_same_in_its_place_in_the_chain():
