@@ -267,6 +267,8 @@ def create_array(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> blosc2.
         chunks=(*(1 for _ in lead), *map(min, CHUNK, extent)),
         blocks=(*(1 for _ in lead), *map(min, _BLOCK, extent)),
         cparams=blosc2.CParams(**_CODEC, nthreads=1),
+        # a file tells of it, and should not depend on the machine
+        dparams=blosc2.DParams(nthreads=1),
     )
 
 

@@ -4,6 +4,7 @@ import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
+import blosc2
 import numpy as np
 import pytest
 from fewvox.data.plan import Plan
@@ -200,3 +201,14 @@ def test_threads_read_one_array_at_the_same_time(copied):
 
     with ThreadPoolExecutor(4) as pool:
         assert not any(pool.map(differs, range(200)))
+
+
+def test_a_file_holds_the_same_bytes_whatever_the_machine_s_threads(tmp_path):
+    voxels, written = np.random.default_rng(0).integers(0, 3, (12, 16, 14)).astype(np.uint8), []
+    before = blosc2.set_nthreads(1)
+    for threads in (1, 3):
+        blosc2.set_nthreads(threads)
+        write_array(tmp_path / f"{threads}.b2nd", voxels)
+        written.append((tmp_path / f"{threads}.b2nd").read_bytes())
+    blosc2.set_nthreads(before)
+    assert written[0] == written[1]
