@@ -8,10 +8,12 @@ from torch import Tensor
 from ...data.augment.chain import AnyOperation, changed
 from ...data.augment.draws import Draws
 from ...data.augment.intensity import Blur, Gamma, Noise
-from ...data.augment.spatial import SpatialConfig, draw_turn, patch_map
+from ...data.augment.spatial import SpatialConfig, draw_turn
 from ...data.cut import cut_image
 from ...data.store import Store
 from ...data.volume import Shape
+from ...ssl.box import Box
+from ...ssl.views import view_map
 from .figure import Figure, measured
 from .torchio_patches import TorchIOViews
 from .volumes import spelled
@@ -78,7 +80,6 @@ class TwoViews:
     def _view(self, case: str, size: np.ndarray, shape: Shape, draws: Draws) -> Tensor:
         start = draws.numbers.uniform(0, np.subtract(self.store.cases[case].shape, size))
         turn = draw_turn(shape, self.store.plan.preprocessing.spacing, self._spatial, draws)
-        linear = (size / shape)[:, None] * turn
-        affine = patch_map(linear, start + size / 2 - 0.5, (np.array(shape) - 1) / 2)
+        affine = view_map(Box(start=start, size=size), turn, shape)
         image = cut_image(self.store, case, affine, shape).image()
         return changed(image, CHAIN, int(draws.numbers.integers(2**62)))
