@@ -25,8 +25,10 @@ from ..data.atomic import new_folder, write_text
 from ..data.errors import UserError
 from ..data.plan import Plan
 from ..data.settings import parse, plain, settings
+from .inputs import InputStatistics
 from .networks.registry import Architecture, build
 from .networks.unet import UNet
+from .probe import Probe
 
 WEIGHTS, STATE, INDEX = "weights.safetensors", "training.pt", "index.json"
 _KEY = "fewvox"
@@ -42,10 +44,11 @@ class CheckpointInfo:
 
     `trained` lists what of the network the loss reached: "encoder", "decoder", "output", or single blocks
     such as "decoder.0" where it did not reach the whole part. `labels_hash` is one hash for the label
-    files of training and validation. `inherited` is what the checkpoint it started from had seen.
+    files of training and validation. `inherited` is what the checkpoint it started from had seen. `probe` is
+    what the network gives for a fixed input, `inputs` what it was shown in training.
     """
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     architecture: Architecture
     plan: Plan
     method: str
@@ -58,6 +61,8 @@ class CheckpointInfo:
     inherited: tuple[str, ...] = ()
     scores: dict[str, float] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
+    probe: Probe | None = None
+    inputs: InputStatistics | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,8 +2,9 @@
 
 Source: Ronneberger et al. 2015 (arXiv:1505.04597) in the form of nnU-Net (Isensee et al. 2021): two
 convolutions per level, instance normalisation, leaky ReLU, strided convolutions down, transposed
-convolutions up. We differ in that there is no deep supervision, and that encoder, decoder levels and
-output can be taken one by one.
+convolutions up, every convolution with a bias, so that weights pass to nnU-Net and back one by one. We
+differ in that there is no deep supervision, and that encoder, decoder levels and output can be taken one
+by one.
 """
 
 # Shapes: B = batch, C = channels or features, K = classes; spatial extents shrink by the strides.
@@ -88,7 +89,7 @@ class UpBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, kernel: Triple, stride: Triple) -> None:
         super().__init__()
-        self.up = nn.ConvTranspose3d(inputs, outputs, stride, stride, bias=False)
+        self.up = nn.ConvTranspose3d(inputs, outputs, stride, stride)
         self.convolutions = ConvBlock(2 * outputs, outputs, kernel, (1, 1, 1))
 
     def forward(self, coarse: Tensor, skip: Tensor) -> Tensor:
@@ -111,8 +112,8 @@ def _convolution(inputs: int, outputs: int, kernel: Triple, stride: Triple) -> n
     z, y, x = kernel
     padding = (z // 2, y // 2, x // 2)
     return nn.Sequential(
-        # the normalisation takes any bias away again
-        nn.Conv3d(inputs, outputs, kernel, stride, padding, bias=False),
+        # the normalisation takes the bias away again; nnU-Net's has one
+        nn.Conv3d(inputs, outputs, kernel, stride, padding),
         InstanceNorm(outputs, affine=True),
         nn.LeakyReLU(0.01, inplace=True),
     )
