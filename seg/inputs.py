@@ -21,7 +21,7 @@ class ChannelStatistics:
 
 @settings
 class InputStatistics:
-    """Grey values of `patches` patches without augmentation, and how much the first convolution answers to them.
+    """Grey values of `patches` unaugmented patches, and how much the first convolution answers to them.
 
     `responses` is the standard deviation of each feature of the first convolution, before normalisation: how
     much its filters find in such patches.
