@@ -211,7 +211,7 @@ def finetune(
             settled,
             pretrained=load(pretrained) if pretrained is not None else None,
             resume=resume,
-            observer=TrainingDisplay(shown, settled.steps),
+            observer=TrainingDisplay(shown),
             announce=_say,
         )
 
@@ -272,7 +272,7 @@ def pretrain(
             settled,
             held_out=held_out,
             resume=resume,
-            observer=TrainingDisplay(shown, settled.steps, "embeddings"),
+            observer=TrainingDisplay(shown, "embeddings"),
             announce=_say,
         )
 

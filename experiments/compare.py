@@ -213,6 +213,11 @@ class Bench:
     def check_test_cases(self) -> None:
         """Raises UserError where a test volume is, by its voxels, among those that are trained on."""
         seen = {self.store.cases[case].content_hash: case for case in self.unannotated}
+        for name, arm in self.config.arms.items():
+            if arm.pretrained is not None:
+                info = load(arm.pretrained).info
+                known = {*info.trained_on, *info.validated_on, *info.inherited}
+                seen |= dict.fromkeys(known, f"a volume of the weights of {name}")
         leaked = [(case, seen[hashed]) for case, hashed in self.test_hashes.items() if hashed in seen]
         if leaked or not self.test_hashes:
             raise UserError(
@@ -245,7 +250,10 @@ class Bench:
 
     def pretrained(self, cell: Cell) -> Checkpoint | None:
         """The weights that a fine-tuning starts from; None from scratch."""
-        if self.config.arms[cell.arm].pretrain is None:
+        arm = self.config.arms[cell.arm]
+        if arm.pretrained is not None:
+            return load(arm.pretrained)
+        if arm.pretrain is None:
             return None
         before = Cell(arm=cell.arm, labels=None, seed=cell.seed)
         if not self.is_done(before):
@@ -290,7 +298,7 @@ class Bench:
     def _is_done(self, cell: Cell) -> bool:
         if cell.labels is None:
             run = self.folder("pretraining", cell)
-            steps = pretrain_config(self.config, cell.arm, cell.seed).steps
+            steps = pretrain_config(self.config, cell.arm, cell.seed).steps or pretraining.STEPS
             return runs.has_checkpoint(run) and load(run, "last").info.steps == steps
         file = self.score_file(cell)
         scored = file.is_file() and read_json(file, CellScores).key == self.key(cell)
@@ -337,7 +345,7 @@ class Bench:
                 config,
                 held_out=self.held_out,
                 resume=(out / runs.CONFIG).is_file(),
-                observer=TrainingDisplay(shown, config.steps, "embeddings"),
+                observer=TrainingDisplay(shown, "embeddings"),
                 announce=_say,
             )
 
@@ -352,7 +360,7 @@ class Bench:
                 config,
                 pretrained=weights,
                 resume=(out / runs.CONFIG).is_file(),
-                observer=TrainingDisplay(shown, config.steps),
+                observer=TrainingDisplay(shown),
                 announce=_say,
             )
 

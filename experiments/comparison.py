@@ -13,6 +13,7 @@ from ..data.labels import LabelKind
 from ..data.plan import BudgetName
 from ..data.settings import load_mapping, override, parse, settings
 from ..data.subjects import is_table
+from ..seg.few_labels import steps_for
 from ..seg.finetune import FinetuneConfig
 from ..ssl.methods.registry import find_method
 from ..ssl.pretrain import PretrainConfig
@@ -39,12 +40,14 @@ ArmName = Annotated[str, AfterValidator(_folder_name)]
 class Arm:
     """One of the ways that are compared.
 
-    `pretrain` holds `method` and settings of PretrainConfig; None is training from scratch. `finetune`
+    `pretrain` holds `method` and settings of PretrainConfig; None is training from scratch. `pretrained` is
+    for weights that are there already instead, the same for every seed: a run, or a file. `finetune`
     overrides settings of the comparison's own fine-tuning, for this arm. `predictions` is for masks of
     another tool instead: a folder for each number of labels and seed, written with {labels} and {seed}.
     """
 
     pretrain: dict[str, Any] | None = None
+    pretrained: str | None = None
     finetune: dict[str, Any] = field(default_factory=dict)
     predictions: str | None = None
 
@@ -127,7 +130,10 @@ def _absolute(values: dict[str, Any], folder: Path) -> dict[str, Any]:
     found = copy.deepcopy(values)
     arms = found.get("arms")
     own = list(arms.values()) if isinstance(arms, dict) else []
-    for place, keys in ((found, _PATHS), *((arm, ("predictions",)) for arm in own if isinstance(arm, dict))):
+    for place, keys in (
+        (found, _PATHS),
+        *((arm, ("predictions", "pretrained")) for arm in own if isinstance(arm, dict)),
+    ):
         for key in keys:
             if isinstance(place.get(key), str) and (key != "subjects" or is_table(folder / place[key])):
                 place[key] = str((folder / place[key]).resolve())
@@ -147,7 +153,7 @@ def _check_config(config: ComparisonConfig, file: Path) -> None:
     if config.baseline not in config.arms:
         refuse(f"baseline {config.baseline}", f"It is one of the arms: {', '.join(config.arms)}", "Name one")
     first = config.arms[config.baseline]
-    if first.pretrain is not None or first.predictions is not None:
+    if first.pretrain is not None or first.pretrained is not None or first.predictions is not None:
         refuse(
             f"baseline {config.baseline} is pretrained, or another tool's",
             "The baseline is trained here, from scratch",
@@ -160,16 +166,26 @@ def _check_config(config: ComparisonConfig, file: Path) -> None:
         if len(set(values)) < len(values):
             refuse(f"{values}", "Every number of labels and every seed stands once", "Take the second away")
     for name, arm in config.arms.items():
-        if arm.predictions is not None and (arm.pretrain is not None or arm.finetune):
+        if arm.pretrain is not None and arm.pretrained is not None:
+            refuse(
+                f"arm {name} has pretrain and pretrained",
+                "An arm is pretrained here, or starts from weights that are there",
+                "Take one of the two away",
+            )
+        if arm.predictions is not None and (arm.pretrain or arm.pretrained or arm.finetune):
             refuse(
                 f"arm {name} has predictions and a training",
                 "An arm is trained here or predicted by another tool",
                 "Take one of the two away",
             )
-        own, base = (finetune_config(config, n, config.seeds[0]) for n in (name, config.baseline))
-        if arm.pretrain is not None and own.steps > base.steps:
+        labels = max(config.label_counts)
+        own, base = (
+            finetune_config(config, n, config.seeds[0]).steps or steps_for(labels)
+            for n in (name, config.baseline)
+        )
+        if (arm.pretrain is not None or arm.pretrained is not None) and own > base:
             refuse(
-                f"{own.steps} steps of fine-tuning in arm {name}, {base.steps} in {config.baseline}",
+                f"{own} steps of fine-tuning with {labels} labels in arm {name}, {base} in {config.baseline}",
                 "The baseline is trained on labels as long as any pretrained arm",
                 "Give the baseline as many steps",
             )

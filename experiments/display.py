@@ -74,13 +74,13 @@ def meter(title: str) -> Iterator[Meter]:
 class TrainingDisplay:
     """Shows a training: steps, loss, time left, and each validation on a line of its own."""
 
-    def __init__(self, shown: Meter, steps: int, scores: str = "validation") -> None:
-        self.shown, self.steps, self.scores = shown, steps, scores
+    def __init__(self, shown: Meter, scores: str = "validation") -> None:
+        self.shown, self.scores = shown, scores
 
-    def step(self, done: int, loss: float) -> None:
-        """A step is done."""
+    def step(self, done: int, steps: int, loss: float) -> None:
+        """A step of so many is done."""
         self.shown.note = f"loss {loss:.3f}"
-        self.shown.update(done, self.steps)
+        self.shown.update(done, steps)
 
     def validated(self, done: int, scores: dict[str, float]) -> None:
         """A validation is done."""

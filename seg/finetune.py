@@ -19,6 +19,10 @@ from ..data.store import Store
 from . import run
 from .checkpoint import Checkpoint, CheckpointInfo, load
 from .engine.loop import Observer, StepResult, train
+from .engine.optimisers import resolved
+from .engine.schedules import ScheduleName, resolved_schedule
+from .few_labels import lr_share, steps_for
+from .keeping import KeepConfig, Keeper
 from .losses import dice_cross_entropy, overlapping_dice_cross_entropy
 from .metrics import dice
 from .model_card import write_card
@@ -26,17 +30,28 @@ from .networks.registry import architecture_for, build
 from .networks.unet import UNet
 from .predict import Predictor, kind_of
 from .training import TrainingConfig, choose_device, estimate, planned, resolved_training, with_flips
-from .transfer import Choice, transfer
+from .transfer import Choice, TransferReport, transfer
 
 log = logging.getLogger(__name__)
+
+# what "auto" is from a checkpoint, and its peak learning rate against that from scratch: see
+# docs/results/schedules.md
+PRETRAINED_SCHEDULE: ScheduleName = "standard"
+PRETRAINED_LR = 1.0
 
 
 @settings
 class FinetuneConfig(TrainingConfig):
-    """A training on labels. `load` chooses the parts taken from a checkpoint."""
+    """A training on labels.
+
+    `load` chooses the parts taken from a checkpoint; `keep` holds the network to them. Steps, learning rate
+    and warm-up that are not set follow from the number of labelled volumes (`few_labels.py`); a schedule
+    "auto" is "standard" from scratch and `PRETRAINED_SCHEDULE` from a checkpoint.
+    """
 
     patches: PatchConfig = PatchConfig()
     load: Choice = "both"
+    keep: KeepConfig = KeepConfig()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,14 +65,19 @@ class Finetuned:
 class Supervised(nn.Module):
     """The task of segmenting labelled patches."""
 
-    def __init__(self, network: UNet, kind: LabelKind = "classes") -> None:
+    def __init__(self, network: UNet, kind: LabelKind = "classes", keeper: Keeper | None = None) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.keeper = network, keeper
         self.loss = overlapping_dice_cross_entropy if kind == "overlapping" else dice_cross_entropy
 
     def forward(self, batch: PatchBatch, step: int) -> StepResult:  # noqa: ARG002 (every task gets it)
-        """Dice and cross-entropy of the network on a batch."""
-        loss, logs = self.loss(self.network(batch.images), batch.labels.long())
+        """Dice and cross-entropy of the network on a batch, and what it costs to leave where it started."""
+        encoded = self.network.encode(batch.images)
+        logits = self.network.output(self.network.decode(encoded)[-1])
+        loss, logs = self.loss(logits, batch.labels.long())
+        kept = self.keeper.loss(self.network, batch.images, encoded) if self.keeper is not None else {}
+        for name, term in kept.items():
+            loss, logs = loss + term, {**logs, name: term.detach()}
         return StepResult(loss=loss, logs=logs)
 
 
@@ -89,8 +109,8 @@ def finetune(
     out, say = Path(out), announce or log.info
     config = checked(config or FinetuneConfig(), "configuration")
     plan = planned(store.plan, config)
-    config = resolved_config(config, plan)
     _check_cases(store, split)
+    config = resolved_config(config, plan, len(split.train), pretrained=pretrained is not None)
     _check_unseen(store, split, pretrained)
     store.check([*split.train, *split.validation])
     ids = {"train": list(split.train), "validation": list(split.validation), "test": list(split.test)}
@@ -121,7 +141,9 @@ def finetune(
     if report is not None:
         say("\n".join(report.lines()))
     device = choose_device(config.device)
-    task = Supervised(network.to(device), kind_of(plan))
+    network.to(device)
+    keeper = Keeper(network, _transferred(report), config.keep) if report and config.keep.used else None
+    task = Supervised(network, kind_of(plan), keeper)
     sampler = PatchSampler(
         store, split.train, plan.training.patch, plan.training.batch, config.patches, config.seed
     )
@@ -141,10 +163,39 @@ def finetune(
     return Finetuned(path=out, scores=scores)
 
 
-def resolved_config(config: FinetuneConfig, plan: Plan) -> FinetuneConfig:
-    """The configuration with every `auto` and None replaced by what will be used."""
-    patches = replace(config.patches, augment=with_flips(config.patches.augment, plan, config.steps))
-    return replace(resolved_training(config, plan), patches=patches)
+def resolved_config(
+    config: FinetuneConfig, plan: Plan, labels: int, *, pretrained: bool = False
+) -> FinetuneConfig:
+    """The configuration with every `auto` and None replaced by what will be used for so many labels."""
+    if config.keep.used and not pretrained:
+        raise UserError(
+            "keep",
+            found="no pretrained weights",
+            rule="l2sp and distillation hold a network to the weights it starts from",
+            remedy="Give --pretrained, or leave keep out",
+        )
+    steps = config.steps or steps_for(labels)
+    optimizer = resolved(config.optimizer, steps)
+    if config.optimizer.lr is None and optimizer.lr is not None:
+        share = lr_share(labels) * (PRETRAINED_LR if pretrained else 1.0)
+        optimizer = replace(optimizer, lr=optimizer.lr * share)
+    auto = PRETRAINED_SCHEDULE if pretrained else "standard"
+    return replace(
+        resolved_training(
+            replace(
+                config,
+                steps=steps,
+                optimizer=optimizer,
+                schedule=resolved_schedule(config.schedule, steps, auto),
+            ),
+            plan,
+        ),
+        patches=replace(config.patches, augment=with_flips(config.patches.augment, plan, steps)),
+    )
+
+
+def _transferred(report: TransferReport) -> set[str]:
+    return {tensor.name for tensor in report.tensors if tensor.loaded}
 
 
 class Validator:

@@ -16,8 +16,9 @@ from ..data.plan import Plan
 from ..data.settings import checked, settings
 from ..data.supply import default_workers
 from .engine.estimate import seconds_per_step, training_bytes
-from .engine.loop import Batch, LoopConfig
+from .engine.loop import Batch, LoopConfig, whole
 from .engine.optimisers import SHORT_TRAINING, resolved
+from .engine.schedules import resolved_schedule
 from .networks.unet import UNet
 
 log = logging.getLogger(__name__)
@@ -90,11 +91,16 @@ def planned(plan: Plan, config: TrainingConfig) -> Plan:
 
 
 def resolved_training(config: C, plan: Plan) -> C:
-    """The configuration with `auto` and None replaced by what will be used; `plan` is the planned one."""
-    every, device = max(50, config.steps // 10), choose_device(config.device)
+    """The configuration with `auto` and None replaced by what will be used, all but `steps`, which are set.
+
+    `plan` is the planned one.
+    """
+    steps = whole(config.steps)
+    every, device = max(50, steps // 10), choose_device(config.device)
     return replace(
         config,
-        optimizer=resolved(config.optimizer, config.steps),
+        optimizer=resolved(config.optimizer, steps),
+        schedule=resolved_schedule(config.schedule, steps),
         validate_every=config.validate_every or every,
         checkpoint_every=config.checkpoint_every or every,
         patch=plan.training.patch,
@@ -161,7 +167,7 @@ def estimate(
     channels = next(network.parameters()).shape[1]
     parameters = sum(p.numel() for p in task.parameters())
     return Estimate(
-        seconds=seconds * config.steps,
+        seconds=seconds * whole(config.steps),
         memory_bytes=training_bytes(network, views * config.batch, channels, config.patch),
         # last, best and the one being written; float32 weights and up to two moments each
         disk_bytes=3 * parameters * 12,

@@ -17,7 +17,7 @@ from ..data.settings import checked, parse, plain, settings
 from ..data.store import Store
 from ..seg import run
 from ..seg.checkpoint import CheckpointInfo, load
-from ..seg.engine.loop import Observer, TrainingError, train
+from ..seg.engine.loop import Observer, TrainingError, train, whole
 from ..seg.engine.optimisers import resolved
 from ..seg.model_card import write_card
 from ..seg.networks.registry import architecture_for, build
@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 # the seed of the views that are watched: the same at every look, other than those trained on
 _MONITOR_SEED = 2**32
+# of a pretraining for which no number of steps is told
+STEPS = 1000
 
 
 @settings
@@ -95,7 +97,7 @@ def pretrain(
         registered.method.views,
         config.views,
         config.seed,
-        config.steps,
+        whole(config.steps),
     )
     info = CheckpointInfo(
         architecture=architecture_for(plan),
@@ -162,13 +164,14 @@ def resolved_config(config: PretrainConfig, plan: Plan, registered: Registered) 
             rule=f"It compares at least {least} volumes",
             remedy=f"Set batch={least} or more",
         )
-    every = config.validate_every or max(1, config.steps // 5)
-    augment = with_flips(config.views.augment, plan, config.steps)
-    optimizer = resolved(config.optimizer, config.steps)
+    steps = config.steps or STEPS
+    every = config.validate_every or max(1, steps // 5)
+    augment = with_flips(config.views.augment, plan, steps)
+    optimizer = resolved(config.optimizer, steps)
     if optimizer.name == "adamw" and config.optimizer.lr is None and registered.method.adamw_lr is not None:
         optimizer = replace(optimizer, lr=registered.method.adamw_lr)
     return replace(
-        resolved_training(replace(config, optimizer=optimizer), plan),
+        resolved_training(replace(config, steps=steps, optimizer=optimizer), plan),
         validate_every=every,
         options=plain(parse(registered.config, config.options, "options")),
         views=replace(config.views, augment=augment, boxes=with_outputs(config.views.boxes, plan)),

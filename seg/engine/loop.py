@@ -35,13 +35,14 @@ class TrainingError(UserError):
 
 @settings
 class LoopConfig:
-    """How long and how a network is trained; None stands for a value resolved from `steps`.
+    """How long and how a network is trained; None stands for a value that is resolved before it starts.
 
+    `steps` None is told by the training: 1000 in pretraining, by the number of labels in fine-tuning.
     `validate_every` and `checkpoint_every` are in steps: a tenth of the training, at least 50, when None.
     `clip_norm` is nnU-Net's.
     """
 
-    steps: Annotated[int, Field(ge=1)] = 1000
+    steps: Annotated[int, Field(ge=1)] | None = None
     optimizer: OptimiserConfig = OptimiserConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     clip_norm: Annotated[float, Field(gt=0)] = 12.0
@@ -69,7 +70,7 @@ class Batch(Protocol):
 class Observer(Protocol):
     """Is told how a training goes."""
 
-    def step(self, done: int, loss: float) -> None: ...  # noqa: D102
+    def step(self, done: int, steps: int, loss: float) -> None: ...  # noqa: D102
 
     def validated(self, done: int, scores: dict[str, float]) -> None: ...  # noqa: D102
 
@@ -125,23 +126,26 @@ def train(
         TrainingError: the loss was not finite three times in a row.
         Interrupted: SIGINT or SIGTERM came; a checkpoint was written.
     """
-    device = next(network.parameters()).device
-    optimiser = build_optimiser(task, config.optimizer)
+    device, steps = next(network.parameters()).device, whole(config.steps)
+    optimiser = build_optimiser(task, config.optimizer, _block_of(task, network))
     peaks = [group["lr"] for group in optimiser.param_groups]
+    blocks = blocks_of(network)
     counters, scores = _restore(run, task, network, optimiser)
     with ExitStack() as stack:
         tracker = stack.enter_context(closing(Tracker(run, counters.step)))
         stop = stack.enter_context(StopSignal())
-        for batch in stack.enter_context(closing(batches(counters.step, config.steps))):
+        for batch in stack.enter_context(closing(batches(counters.step, steps))):
             step = counters.step
-            factor = lr_factor(step, config.steps, config.schedule)
             for group, peak in zip(optimiser.param_groups, peaks, strict=True):
+                factor = lr_factor(step, steps, config.schedule, group["block"], blocks)
                 group["lr"] = peak * factor
+                for parameter in group["params"]:
+                    parameter.requires_grad_(factor > 0)
 
             task.train()
             before = [buffer.clone() for buffer in task.buffers()]
             result: StepResult = task(batch.to(device), step)
-            loss, lr = float(result.loss.detach()), optimiser.param_groups[0]["lr"]
+            loss, lr = float(result.loss.detach()), max(group["lr"] for group in optimiser.param_groups)
             norm = _backward(result.loss, optimiser, config.clip_norm)
             counters.step += 1
             if norm is None:
@@ -160,10 +164,10 @@ def train(
                 named = {name: float(value) for name, value in result.logs.items()}
                 tracker.log(step, {"loss": loss, "lr": lr, "gradient_norm": norm, **named})
             if observer is not None:
-                observer.step(counters.step, loss)
+                observer.step(counters.step, steps, loss)
 
-            last = counters.step == config.steps
-            if validate is not None and (last or counters.step % _whole(config.validate_every) == 0):
+            last = counters.step == steps
+            if validate is not None and (last or counters.step % whole(config.validate_every) == 0):
                 scores = validate()
                 tracker.log(step, {f"{validation}/{name}": value for name, value in scores.items()})
                 if observer is not None:
@@ -172,7 +176,7 @@ def train(
                 told = {name: value for name, value in scores.items() if math.isfinite(value)}
                 info = describe(counters.step, told)
                 _save(run, task, network, optimiser, counters, info, scores.get("score"))
-            elif last or stop.number or counters.step % _whole(config.checkpoint_every) == 0:
+            elif last or stop.number or counters.step % whole(config.checkpoint_every) == 0:
                 _save(run, task, network, optimiser, counters, describe(counters.step, {}), None)
             if stop.number and not last:
                 raise Interrupted(stop.number, counters.step)
@@ -253,13 +257,30 @@ def _save(
     checkpoint.save(run, network, info, state, score)
 
 
+def blocks_of(network: nn.Module) -> list[str]:
+    """The blocks of a network from its input to its output: "encoder.0", ..., "decoder.0", ..., "output"."""
+    return list(dict.fromkeys(_block(name) for name, _ in network.named_parameters()))
+
+
+def _block(name: str) -> str:
+    part, *rest = name.split(".")
+    return ".".join([part, *rest[:1]]) if part != "output" else part
+
+
+def _block_of(task: nn.Module, network: nn.Module) -> Callable[[str], str]:
+    """The block of a parameter of the task; what is not of the network goes with its output."""
+    prefix, last = _prefix(task, network), blocks_of(network)[-1]
+    return lambda name: _block(name.removeprefix(prefix)) if name.startswith(prefix) else last
+
+
 def _prefix(task: nn.Module, network: nn.Module) -> str:
     """What the names of the network's tensors begin with among the task's."""
     name = next(name for name, module in task.named_modules() if module is network)
     return f"{name}." if name else ""
 
 
-def _whole(steps: int | None) -> int:
+def whole(steps: int | None) -> int:
+    """A number of steps that was resolved; ValueError where it was not."""
     if steps is None:
         raise ValueError("resolve the configuration first")
     return steps

@@ -1,5 +1,6 @@
 """Optimisers by name, and which one a number of steps asks for."""
 
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 import torch
@@ -42,17 +43,22 @@ def resolved(config: OptimiserConfig, steps: int) -> OptimiserConfig:
     )
 
 
-def build_optimiser(module: nn.Module, config: OptimiserConfig) -> torch.optim.Optimizer:
-    """The optimiser of a resolved configuration over all trainable parameters.
+def build_optimiser(
+    module: nn.Module, config: OptimiserConfig, block_of: Callable[[str], str]
+) -> torch.optim.Optimizer:
+    """The optimiser of a resolved configuration over all trainable parameters, in groups of one `block` each.
 
-    Normalisation weights and biases are not decayed.
+    `block_of` gives the block of a parameter by its name. Normalisation weights and biases are not decayed.
     """
     if config.name == "auto" or config.lr is None or config.weight_decay is None:
         raise ValueError("resolve the configuration first")
-    parameters = [p for p in module.parameters() if p.requires_grad]
+    found: dict[tuple[str, bool], list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            found.setdefault((block_of(name), parameter.ndim > 1), []).append(parameter)
     groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": parameters, "block": block, "weight_decay": config.weight_decay if decayed else 0.0}
+        for (block, decayed), parameters in found.items()
     ]
     if config.name == "adamw":
         return torch.optim.AdamW(groups, lr=config.lr)

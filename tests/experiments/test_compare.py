@@ -290,7 +290,7 @@ def test_a_comparison_stopped_twice_ends_as_one_that_ran_through(
     class Stopping(compare.TrainingDisplay):
         steps_done = 0
 
-        def step(self, done: int, loss: float) -> None:
+        def step(self, done: int, steps: int, loss: float) -> None:
             Stopping.steps_done += 1
             stop = stops.get((self.shown.title, Stopping.steps_done))
             if stop is KeyboardInterrupt:

@@ -34,7 +34,7 @@ def test_the_time_left_follows_the_pace_of_this_start(monkeypatch):
 def test_a_validation_has_a_line_of_its_own(monkeypatch):
     out = shown(monkeypatch)
     with display.meter("training") as meter:
-        display.TrainingDisplay(meter, 10).validated(5, {"score": 0.5})
+        display.TrainingDisplay(meter).validated(5, {"score": 0.5})
     assert "step 5: validation score 0.500" in out.getvalue()
 
 

@@ -64,7 +64,7 @@ class KilledAt:
     def __init__(self, step: int) -> None:
         self.last = step
 
-    def step(self, done: int, loss: float) -> None:
+    def step(self, done: int, steps: int, loss: float) -> None:
         if done == self.last:
             raise Killed
 

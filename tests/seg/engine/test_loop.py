@@ -12,13 +12,14 @@ import torch
 from fewvox.seg import checkpoint
 from fewvox.seg.engine.loop import Interrupted, LoopConfig, StepResult, TrainingError, train
 from fewvox.seg.engine.optimisers import OptimiserConfig
-from fewvox.seg.engine.schedules import lr_factor
+from fewvox.seg.engine.schedules import ScheduleConfig, lr_factor, resolved_schedule
 from fewvox.seg.engine.tracking import read_metrics
 from torch import nn
 
 CONFIG = LoopConfig(
     steps=10,
     optimizer=OptimiserConfig(name="adamw", lr=0.1, weight_decay=0.01),
+    schedule=resolved_schedule(ScheduleConfig(), 10),
     validate_every=100,
     checkpoint_every=4,
 )
@@ -127,7 +128,7 @@ def test_a_killed_run_continues_as_if_it_had_not_been_killed(tmp_path, run_toy, 
     run_toy(tmp_path / "killed", config)
     assert_same_run(tmp_path / "killed", tmp_path / "whole")
     rates = [line["lr"] for line in read_metrics(tmp_path / "killed")]
-    assert rates == [0.1 * lr_factor(step, 10, config.schedule) for step in range(10)]
+    assert rates == [0.1 * lr_factor(step, 10, config.schedule, "output", ["output"]) for step in range(10)]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -254,7 +255,7 @@ def test_validation_and_checkpoints_come_when_they_are_due_and_at_the_end(tmp_pa
     seen = Counter()
 
     class Observer:
-        def step(self, done, loss):
+        def step(self, done, steps, loss):
             seen["step"] += 1
 
         def validated(self, done, scores):

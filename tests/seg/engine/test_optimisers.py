@@ -6,6 +6,11 @@ from fewvox.seg.engine.optimisers import OptimiserConfig, build_optimiser, resol
 from torch import nn
 
 
+def build(module, config):
+    """The optimiser with a block for each parameter."""
+    return build_optimiser(module, config, lambda name: name)
+
+
 @pytest.mark.parametrize(
     ("steps", "name", "lr", "decay"),
     [(9_999, "adamw", 3e-3, 1e-2), (10_000, "sgd", 1e-2, 3e-5)],
@@ -22,17 +27,26 @@ def test_what_the_user_chose_stays():
 
 def test_norms_and_biases_are_not_decayed():
     network = nn.Sequential(nn.Conv3d(1, 2, 3), nn.InstanceNorm3d(2, affine=True))
-    optimiser = build_optimiser(network, resolved(OptimiserConfig(weight_decay=0.1), 10))
+    optimiser = build(network, resolved(OptimiserConfig(weight_decay=0.1), 10))
     decays = {p: g["weight_decay"] for g in optimiser.param_groups for p in g["params"]}
     assert {n: decays[p] for n, p in network.named_parameters()} == {
         "0.weight": 0.1, "0.bias": 0.0, "1.weight": 0.0, "1.bias": 0.0
     }  # fmt: skip
 
 
+def test_each_group_holds_the_parameters_of_one_block():
+    network = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    optimiser = build_optimiser(network, resolved(OptimiserConfig(), 10), lambda name: name[0])
+    found = {id(p): g["block"] for g in optimiser.param_groups for p in g["params"]}
+    assert {name: found[id(p)] for name, p in network.named_parameters()} == {
+        "0.weight": "0", "0.bias": "0", "1.weight": "1", "1.bias": "1"
+    }  # fmt: skip
+
+
 def test_frozen_parameters_are_left_out():
     network = nn.Linear(2, 2)
     network.bias.requires_grad_(False)
-    groups = build_optimiser(network, resolved(OptimiserConfig(), 10)).param_groups
+    groups = build(network, resolved(OptimiserConfig(), 10)).param_groups
     assert sum(len(g["params"]) for g in groups) == 1
 
 
@@ -40,11 +54,11 @@ def test_frozen_parameters_are_left_out():
     ("name", "kind", "nesterov"), [("adamw", torch.optim.AdamW, None), ("sgd", torch.optim.SGD, True)]
 )
 def test_the_name_decides_the_class(name, kind, nesterov):
-    optimiser = build_optimiser(nn.Linear(2, 2), resolved(OptimiserConfig(name=name), 10))
+    optimiser = build(nn.Linear(2, 2), resolved(OptimiserConfig(name=name), 10))
     assert type(optimiser) is kind
     assert optimiser.defaults.get("nesterov") is nesterov
 
 
 def test_an_unresolved_configuration_is_refused():
     with pytest.raises(ValueError, match="resolve"):
-        build_optimiser(nn.Linear(2, 2), OptimiserConfig())
+        build(nn.Linear(2, 2), OptimiserConfig())
