@@ -149,7 +149,7 @@ def test_a_single_voxel_bottleneck_trains(described):
     labels = (images[:, 0] > 0).long()
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-2)
     losses = []
-    for _ in range(30):
+    for _ in range(20):
         loss = torch.nn.functional.cross_entropy(network(images), labels)
         optimiser.zero_grad()
         loss.backward()
