@@ -110,12 +110,14 @@ def finetune(
     config = checked(config or FinetuneConfig(), "configuration")
     plan = planned(store.plan, config)
     _check_cases(store, split)
+    if pretrained is not None and config.network is None:
+        config = replace(config, network=pretrained.info.architecture.name)
     config = resolved_config(config, plan, len(split.train), pretrained=pretrained is not None)
     _check_unseen(store, split, pretrained)
     store.check([*split.train, *split.validation])
     ids = {"train": list(split.train), "validation": list(split.validation), "test": list(split.test)}
     info = CheckpointInfo(
-        architecture=architecture_for(plan),
+        architecture=architecture_for(plan, config.network),
         plan=plan,
         method="supervised",
         trained=("encoder", "decoder", "output"),
@@ -129,7 +131,7 @@ def finetune(
         inherited=_seen(pretrained),
         environment=run.environment(),
     )
-    network = build(architecture_for(plan), config.seed)
+    network = build(architecture_for(plan, config.network), config.seed)
     # before the run begins: weights that do not fit leave nothing behind
     report = transfer(network, pretrained, plan, config.load) if pretrained is not None else None
     if resume:

@@ -15,6 +15,7 @@ from fewvox.data.errors import UserError
 from fewvox.data.settings import load_mapping
 from fewvox.data.splits import split
 from fewvox.experiments import api, cli
+from fewvox.seg.networks.registry import NETWORKS
 from fewvox.ssl.methods.registry import METHODS
 
 PROGRAM = Path(sys.executable).with_name("fewvox")
@@ -62,7 +63,19 @@ def test_the_version_is_that_of_the_distribution():
 
 @pytest.mark.parametrize(
     "command",
-    ["scan", "prepare", "finetune", "pretrain", "embed", "compare", "methods", "predict", "evaluate", "demo"],
+    [
+        "scan",
+        "prepare",
+        "finetune",
+        "pretrain",
+        "embed",
+        "compare",
+        "methods",
+        "networks",
+        "predict",
+        "evaluate",
+        "demo",
+    ],
 )
 def test_every_command_explains_itself(command):
     run = fewvox(command, "--help")
@@ -227,6 +240,14 @@ def test_the_methods_are_listed_with_what_they_do(typed):
     assert status == 0
     for name in ("triplet", "mae"):
         assert f"{name} {METHODS[name].summary}" in " ".join(told.split())
+
+
+def test_the_networks_are_listed_with_where_they_are_from(typed):
+    status, told = typed("networks")
+    assert status == 0
+    for name in ("unet", "residual_unet"):
+        assert f"{name} {NETWORKS[name].summary}" in told
+    assert "arXiv:2404.09556" in told
 
 
 def test_what_nobody_annotated_and_the_kind_of_label_are_told_on_the_line(typed, tmp_path, save_nifti):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from fewvox.data.errors import UserError
-from fewvox.seg.networks.registry import build
+from fewvox.seg.networks.registry import NETWORKS, build
 from fewvox.seg.networks.topology import Topology
 from fewvox.ssl.heads import EmbeddingHead, chosen_blocks, feature_widths, pool, read_features
 
@@ -19,7 +19,10 @@ def single(architecture):
     return replace(architecture, topology=Topology(features=(4,), kernels=((3, 3, 3),), strides=()))
 
 
-def test_widths_are_those_of_the_features_themselves(architecture):
+@pytest.mark.parametrize("name", NETWORKS)
+def test_widths_are_those_of_the_features_themselves(architecture, name):
+    blocks = (1, 2, 1) if NETWORKS[name].blocks else ()
+    architecture = replace(architecture, name=name, topology=replace(architecture.topology, blocks=blocks))
     widths = feature_widths(architecture)
     assert list(widths) == ["encoder.0", "encoder.1", "encoder.2", "decoder.0", "decoder.1"]
     found = read_features(build(architecture, 0), IMAGES, list(widths))

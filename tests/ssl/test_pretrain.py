@@ -21,10 +21,11 @@ from fewvox.seg.engine.loop import TrainingError
 from fewvox.seg.engine.optimisers import SHORT_TRAINING, OptimiserConfig
 from fewvox.seg.engine.tracking import read_metrics
 from fewvox.seg.finetune import FinetuneConfig, finetune
-from fewvox.seg.networks.registry import architecture_for, build
+from fewvox.seg.networks.registry import NETWORKS, architecture_for, build
 from fewvox.seg.run import RunError
 from fewvox.seg.training import planned
-from fewvox.ssl.methods.registry import find_method
+from fewvox.ssl.heads import feature_widths
+from fewvox.ssl.methods.registry import METHODS, find_method
 from fewvox.ssl.monitors import EmbeddingMeasures
 from fewvox.ssl.pretrain import Monitor, PretrainConfig, assemble, pretrain, resolved_config
 from fewvox.ssl.views import ViewConfig, ViewSampler
@@ -209,6 +210,30 @@ def test_a_network_begins_as_a_fine_tuning_from_scratch_does(tiny_store, config)
     assert names
     assert all(torch.equal(heads[0][name], heads[1][name]) for name in names)
     assert not any(torch.equal(heads[0][name], heads[2][name]) for name in names)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains_every_network_for_a_fine_tuning_to_go_on_from(
+    tiny_store, tmp_path, method, network
+):
+    options = CONFIG.options if method == CONFIG.method else {}
+    config = replace(CONFIG, method=method, options=options, network=network, steps=2, monitor_volumes=2)
+    made = checkpoint.load(pretrain(tiny_store, CASES, tmp_path / "run", config).path)
+    assert made.info.architecture == architecture_for(planned(tiny_store.plan, config), network)
+    before, after = build(made.info.architecture, config.seed).state_dict(), made.network().state_dict()
+    for block in feature_widths(made.info.architecture):
+        assert any(not torch.equal(before[n], after[n]) for n in before if n.startswith(f"{block}."))
+    split = Split(train=("c00",), validation=(), test=())
+    tuned = finetune(tiny_store, split, tmp_path / "tuned", replace(TUNING, network=network), pretrained=made)
+    assert load_mapping(tuned.path / "config.yaml")["network"] == network
+    assert checkpoint.load(tuned.path).info.architecture.name == network
+
+
+def test_the_plain_network_is_trained_unless_told(finished):
+    assert load_mapping(finished[0].path / "config.yaml")["network"] == "unet"
+    with pytest.raises(UserError, match="residual_unet"):
+        parse(PretrainConfig, {"method": "mae", "network": "resnet"}, "config.yaml")
 
 
 def test_the_weights_were_trained_and_the_output_was_not(finished, tiny_store):

@@ -2,11 +2,12 @@
 
 import copy
 
+import pytest
 import torch
 from fewvox.data.loader import PatchBatch
 from fewvox.seg.engine.estimate import seconds_per_step, training_bytes
 from fewvox.seg.finetune import Supervised
-from fewvox.seg.networks.registry import architecture_for, build
+from fewvox.seg.networks.registry import NETWORKS, architecture_for, build
 from torch import nn
 
 
@@ -29,8 +30,9 @@ def test_the_estimate_leaves_the_task_untouched(make_plan):
     assert all(p.device.type == "cpu" for p in task.parameters())
 
 
-def test_memory_grows_with_the_batch_by_the_activations(make_plan):
-    network = build(architecture_for(make_plan()), 0)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_memory_grows_with_the_batch_by_the_activations(make_plan, name):
+    network = build(architecture_for(make_plan(), name), 0)
     one, two, four = (training_bytes(network, batch, 1, (8, 16, 16)) for batch in (1, 2, 4))
     weights = 4 * sum(p.numel() * 4 for p in network.parameters())
     assert four - two > 1.5 * (two - one)
