@@ -9,6 +9,7 @@ import subprocess
 import zipfile
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 from fewvox.data.errors import UserError
@@ -17,7 +18,6 @@ from fewvox.seg import checkpoint
 from fewvox.seg.checkpoint import CheckpointError
 from fewvox.seg.digest import digest
 from fewvox.seg.networks.registry import build
-from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -135,9 +135,9 @@ def test_the_first_of_every_so_many_steps_is_kept_and_nothing_of_the_users_remov
     mine = tmp_path / "run/checkpoints/step_000001_for_the_paper"
     mine.mkdir(parents=True)
     for steps in range(1, 15):
-        run = save(2 * steps, keep_every=5)
+        save(2 * steps, keep_every=5)
     mine.rmdir()
-    assert step_folders(run) == [f"step_{steps:06d}" for steps in (6, 10, 16, 20, 26, 28)]
+    assert step_folders(tmp_path / "run") == [f"step_{steps:06d}" for steps in (6, 10, 16, 20, 26, 28)]
 
 
 def test_without_scores_the_last_is_the_best(save):
@@ -321,8 +321,8 @@ def test_a_save_without_space_is_told_and_leaves_the_checkpoint_before(save, mon
 # verified
 
 
-@settings(max_examples=150)
-@given(share=st.floats(0, 1, exclude_max=True), change=st.integers(1, 255))
+@hypothesis.settings(max_examples=150)
+@hypothesis.given(share=st.floats(0, 1, exclude_max=True), change=st.integers(1, 255))
 def test_no_changed_byte_of_the_weights_file_passes(share, change, tmp_path_factory, version_2):
     content = bytearray(version_2)
     content[int(share * len(content))] ^= change
