@@ -15,7 +15,7 @@ def test_a_card_tells_what_the_model_is_what_it_learned_from_and_how_it_is_used(
     text = card(make_run(scores={"score": 0.81234}, environment={"torch": "2.9"}, validated_on=("b" * 64,)))
     for told in (
         "# A unet trained by fewvox (supervised)",
-        "- Input: 1 channel(s): channel0 (zscore); resampled to (2.0, 1.0, 1.0) mm (z, y, x), orientation RAS.",
+        "- Input: 1 channel(s): channel0 (zscore); resampled to (2.0, 1.0, 1.0) mm (z, y, x), orientation",
         "- Output: label values (0, 1, 2).",
         "after 7 steps (seed 0)",
         "- The loss reached: encoder, decoder, output.",
