@@ -8,6 +8,7 @@ import copy
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, dataclass_transform
 
@@ -35,7 +36,7 @@ def settings(cls: type[T]) -> type[T]:
 def parse(kind: type[T], values: Mapping[str, Any], where: object) -> T:
     """`values` as an instance of `kind`; raises SettingsError with all mistakes, naming `where`."""
     try:
-        return TypeAdapter(kind).validate_python(values)
+        return _adapter(kind).validate_python(values)
     except ValidationError as error:
         mistakes = "; ".join(_tell(e) for e in error.errors())
         known = ", ".join(f.name for f in kind.__dataclass_fields__.values())  # type: ignore[attr-defined]
@@ -50,13 +51,19 @@ def parse(kind: type[T], values: Mapping[str, Any], where: object) -> T:
 def checked(value: T, where: object) -> T:
     """`value` as if a file had said it: checked, and filled (for settings built in Python)."""
     # pydantic would warn of what is told as a mistake here
-    said = TypeAdapter(type(value)).dump_json(value, warnings=False)
+    said = _adapter(type(value)).dump_json(value, warnings=False)
     return parse(type(value), json.loads(said), where)
 
 
 def plain(value: Any) -> Any:
     """`value` as dictionaries, lists, numbers and texts, as JSON and YAML write them."""
-    return json.loads(TypeAdapter(type(value)).dump_json(value))
+    return json.loads(_adapter(type(value)).dump_json(value))
+
+
+@cache
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    """Made once for each class: for a large one it takes longer than all that is done with it."""
+    return TypeAdapter(kind)
 
 
 def merged(base: Mapping[str, Any], said: Mapping[str, Any], tag: str | None = None) -> dict[str, Any]:

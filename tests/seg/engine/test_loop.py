@@ -172,6 +172,15 @@ def test_a_finished_run_is_left_as_it_is(tmp_path, run_toy):
     assert after == before
 
 
+def test_checkpoints_that_are_to_stay_do_and_a_killed_run_has_a_model_card(tmp_path, run_toy):
+    config = replace(CONFIG, checkpoint_every=1, keep_every=3)
+    with pytest.raises(Killed):
+        run_toy(tmp_path / "run", config, meanwhile={8: die})
+    names = sorted(path.name for path in (tmp_path / "run/checkpoints").glob("step_*"))
+    assert names == [f"step_{step:06d}" for step in (3, 6, 7, 8)]
+    assert "after 8 steps" in (tmp_path / "run/README.md").read_text()
+
+
 @pytest.mark.parametrize("spoilt", [nan_loss, infinite_gradient])
 def test_a_useless_batch_is_skipped_and_counted(tmp_path, run_toy, caplog, spoilt):
     network = run_toy(tmp_path / "run", spoil={3: spoilt, 5: spoilt})
