@@ -120,9 +120,9 @@ def rules_for(
     network: nn.Module, architecture: Architecture, source: Source, plan: Plan, chosen: frozenset[str]
 ) -> Rules:
     """What decides over the tensors of a network that takes the `chosen` parts and blocks from a source."""
-    with torch.device("meta"):
-        shapes = {name: tensor.shape for name, tensor in build(source.architecture).state_dict().items()}
     contract, theirs = source.contract, source.architecture
+    # with a seed: torch's own generator stays as it is
+    shapes = _shapes(network if theirs == architecture else build(theirs, seed=0))
     known = contract.preprocessing is not None and "channels" not in contract.unknown
     return Rules(
         network=network,
@@ -137,9 +137,13 @@ def rules_for(
             theirs.in_channels,
         ),
         shapes=shapes,
-        image=_reading_the_image({name: tensor.shape for name, tensor in network.state_dict().items()}),
+        image=_reading_the_image(_shapes(network)),
         their_image=_reading_the_image(shapes),
     )
+
+
+def _shapes(network: nn.Module) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in network.state_dict().items()}
 
 
 def _reading_the_image(shapes: Mapping[str, torch.Size]) -> str:
