@@ -116,9 +116,14 @@ def _report(source: Source, load: Choice, rules: Rules, fates: Mapping[str, Fate
         choice=load,
         tensors=tuple(told),
         unused=tuple(sorted(source.tensors.keys() - places)),
-        notes=(*source.notes, rules.alignment.note, *_poolings(rules)),
+        notes=(*source.notes, rules.alignment.note, *_poolings(rules), *_channels(rules)),
         warnings=(*_other_features(fates), *_little(told)),
     )
+
+
+def _channels(rules: Rules) -> list[str]:
+    """A note on channels whose weights stay as they are; of others the adapted tensor tells."""
+    return [rules.mix.told] if rules.mix.told and not rules.mix.changes else []
 
 
 def _poolings(rules: Rules) -> list[str]:

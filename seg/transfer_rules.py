@@ -86,7 +86,8 @@ class Rules:
         if block == "output" and not self.same_classes:
             raise NoCounterpart("its classes are others")
         image, their_image = _module(name) == self.image, _module(there) == self.their_image
-        if image != their_image:
+        # at the same level another kind of network may begin otherwise: then the name tells
+        if image != their_image and self.alignment.shift:
             reads = ("the image", "features") if image else ("features", "the image")
             raise NoCounterpart(f"it reads {reads[0]} here, {reads[1]} in the checkpoint")
         return there

@@ -129,6 +129,7 @@ def test_what_has_no_counterpart_is_too_fine_or_too_coarse():
     coarser = replace(finer, shift=1)
     assert "as coarse as" in coarser.missing("encoder.2")
     assert "as coarse as" in coarser.missing("decoder.0")
+    assert "as coarse as" in Alignment(ours=2, theirs=1, shift=0, note="").missing("decoder.0")
     assert coarser.missing("output") == "the finest levels do not answer to each other"
 
 

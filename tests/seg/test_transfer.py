@@ -538,6 +538,21 @@ def test_weights_of_another_place_are_not_compared(load_source, make_plan, told_
     assert asked == []
 
 
+@pytest.mark.parametrize(
+    ("channels", "note"),
+    [
+        (("a", "b"), "image channels by name: a, b"),
+        (("channel0", "b"), "image channels in their order: not all"),
+    ],
+)
+def test_why_several_channels_stay_as_they_are_is_told(load_source, make_plan, channels, note):
+    two = {"normalisation": ("zscore",) * 2}
+    plan = make_plan(channels=channels, **two)
+    report = take(fresh(plan), load_source(plan=make_plan(channels=("a", "b"), **two)), plan)
+    assert report.notes[-1].startswith(note)
+    assert shares(report) == [1, 1, 1]
+
+
 def test_without_a_probe_nothing_is_proven_and_it_is_told(load_source, make_plan):
     report = take(fresh(make_plan()), load_source(), make_plan())
     assert report.proof is not None
