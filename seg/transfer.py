@@ -82,7 +82,8 @@ def _chosen(load: Choice, state: Mapping[str, Tensor], source: Source) -> frozen
     """Names of parts and blocks to load; raises TransferError for others than the network has."""
     blocks = dict.fromkeys(block_of(name) for name in state)
     known = {*blocks, *map(part_of, state)}
-    unknown = [name for name in _parts(load) if name not in known]
+    # a network of one level has no decoder, and both are what it has
+    unknown = [name for name in _parts(load) if name not in known and load != "both"]
     if unknown or not load:
         raise TransferError(
             source.path,

@@ -147,6 +147,13 @@ def test_a_choice_that_the_network_does_not_have_lists_its_blocks(load_source, d
         take(fresh(deep), load_source(plan=deep), deep, load=load)
 
 
+def test_a_network_of_one_level_has_no_decoder_to_wait_for(load_source, make_plan):
+    plan = make_plan(strides=())
+    assert shares(take(fresh(plan), load_source(plan=plan), plan)) == [1, 1, 1]
+    with pytest.raises(TransferError, match="there is no decoder"):
+        take(fresh(plan), load_source(plan=plan, name="b"), plan, load="decoder")
+
+
 def test_an_output_that_is_named_and_cannot_be_taken_is_an_error(load_source, make_plan):
     plan = make_plan(labels=LabelTable(values=(0, 1)))
     with pytest.raises(TransferError, match=r"(?s)fits the output.*its classes are others"):
@@ -225,6 +232,16 @@ def test_weights_under_names_that_are_not_theirs_are_an_error(load_source, make_
     with pytest.raises(TransferError, match="too little of it fits"):
         take(network, shuffled, plan)
     assert differing(network, plan) == set()
+
+
+def test_a_tensor_that_is_none_such_in_its_own_network_is_not_adapted(load_source, make_plan):
+    """Its features could be cut, but then it is not what its name says."""
+    found, plan, name = load_source(), make_plan(), "encoder.1.0.1.bias"
+    other = replace(found, tensors=found.tensors | {name: torch.ones(5)})
+    network = fresh(plan)
+    report = take(network, other, plan, expected_share=0.9)
+    assert details(report) == {("encoder.1", "shape (5,), of its own network (4,)")}
+    assert not network.state_dict()[name].any()
 
 
 def test_an_error_shows_both_architectures_and_the_ways_out(load_source, make_plan):
