@@ -543,7 +543,7 @@ def test_another_network_is_not_compared(load_source, make_plan, told_deviation,
 
 
 def test_weights_of_another_place_are_not_compared(load_source, make_plan, told_deviation):
-    """The same network, but its first channel is the second there; or its levels are others."""
+    """The same network, but its first channel is the second there."""
     asked = told_deviation(1.0)
     two = {"normalisation": ("zscore",) * 2}
     source = load_source(plan=make_plan(channels=("a", "b"), **two), probe=PROBE)
@@ -553,6 +553,18 @@ def test_weights_of_another_place_are_not_compared(load_source, make_plan, told_
     assert set(report.proof.left_out.values()) == {"encoder.0 was adapted"}
     assert details(report, "adapted") == {("encoder.0", "image channels by name: b, a")}
     assert asked == []
+
+
+def test_weights_of_another_level_are_not_compared(load_source, make_plan, told_deviation):
+    """The same network, of as many features everywhere, for volumes of twice the spacing."""
+    asked = told_deviation(1.0)
+    plan = make_plan(max_width=2, strides=(CUBE, CUBE), spacing=(4.0, 2.0, 2.0))
+    source = load_source(plan=make_plan(max_width=2, strides=(CUBE, CUBE)), probe=PROBE)
+    report = take(fresh(plan), source, plan)
+    assert source.architecture == architecture_for(plan)
+    assert ("encoder.1.0.0.weight", "encoder.2.0.0.weight") in {(t.name, t.source) for t in report.tensors}
+    assert report.proof is not None
+    assert (asked, {*report.proof.left_out.values()}) == ([], {"encoder.0 begins at random"})
 
 
 @pytest.mark.parametrize(
