@@ -29,8 +29,10 @@ from .model_card import write_card
 from .networks.registry import architecture_for, build
 from .networks.unet import UNet
 from .predict import Predictor, kind_of
+from .source import source_of
 from .training import TrainingConfig, choose_device, estimate, planned, resolved_training, with_flips
-from .transfer import Choice, TransferReport, transfer
+from .transfer import check_preprocessing, transfer
+from .transfer_report import Choice, TransferReport
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +135,10 @@ def finetune(
     )
     network = build(architecture_for(plan, config.network), config.seed)
     # before the run begins: weights that do not fit leave nothing behind
-    report = transfer(network, pretrained, plan, config.load) if pretrained is not None else None
+    report = None
+    if pretrained is not None:
+        check_preprocessing(pretrained, plan)
+        report = transfer(network, info.architecture, source_of(pretrained), plan, load=config.load)
     if resume:
         run.check_resumable(out, config, ids, report)
         if run.has_checkpoint(out):
@@ -197,7 +202,7 @@ def resolved_config(
 
 
 def _transferred(report: TransferReport) -> set[str]:
-    return {tensor.name for tensor in report.tensors if tensor.loaded}
+    return {tensor.name for tensor in report.tensors if tensor.state != "re-initialised"}
 
 
 class Validator:

@@ -324,7 +324,7 @@ def test_fine_tuning_takes_encoder_and_decoder_and_a_fresh_output(tiny_store, fi
     made = finetune(tiny_store, split, tmp_path / "tuned", TUNING, pretrained=weights, announce=told.append)
     report = json.loads((made.path / "transfer.json").read_text())
     assert report["source"] == "triplet, 4 steps"
-    loaded = {tensor["name"] for tensor in report["tensors"] if tensor["loaded"]}
+    loaded = {tensor["name"] for tensor in report["tensors"] if tensor["state"] == "loaded"}
     assert loaded == {name for name in weights.tensors if not name.startswith("output.")}
     assert told[0].startswith("weights from triplet, 4 steps\n  encoder")
     tuned = checkpoint.load(made.path)
@@ -344,7 +344,7 @@ def test_fine_tuning_takes_the_single_blocks_that_were_reached(tiny_store, tmp_p
     split = Split(train=("c04",), validation=(), test=())
     tuned = finetune(tiny_store, split, tmp_path / "tuned", TUNING, pretrained=weights)
     report = json.loads((tuned.path / "transfer.json").read_text())
-    loaded = {".".join(t["name"].split(".")[:2]) for t in report["tensors"] if t["loaded"]}
+    loaded = {".".join(t["name"].split(".")[:2]) for t in report["tensors"] if t["state"] == "loaded"}
     assert loaded == {"encoder.0", "encoder.1", "encoder.2", "decoder.0"}
 
 
