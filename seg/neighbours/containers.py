@@ -41,10 +41,9 @@ def _kind(head: bytes) -> str:
     for start, kind in _KINDS.items():
         if head.startswith(start):
             return kind
-    if (head.isascii() and head.decode().isprintable()) or (
-        b"\n" in head and head.replace(b"\n", b"").isascii()
-    ):
-        return f"text ({head.split(maxsplit=1)[0][:20].decode('ascii', 'replace')} ...)"
+    text = head.decode("latin-1")
+    if all(letter.isprintable() or letter.isspace() for letter in text):
+        return f"text ({' '.join(text.split())[:20]} ...)"
     return f"an unknown format that begins with the bytes {head[:8].hex(' ')}"
 
 

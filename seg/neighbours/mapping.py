@@ -19,6 +19,8 @@ _EXAMPLE = "'stem\\.conv(\\d)\\.' : 'encoder.0.\\1.0.'"
 class NameMapping:
     """Rules in the order of the file, each a pattern of their names and what takes its place.
 
+    Without rules the names stay.
+
     `strides` (z, y, x) lead from level to level; an encoder alone does not show them.
     """
 
@@ -33,6 +35,8 @@ class NameMapping:
 
         Raises SourceError for a rule that matches nothing, and for two tensors under one name.
         """
+        if not self.rules:
+            return dict(tensors), ()
         found: dict[str, Tensor] = {}
         used, left = set[str](), list[str]()
         for name, tensor in tensors.items():

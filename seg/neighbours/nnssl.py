@@ -6,16 +6,16 @@ whose output gives back an image: that output is left out. We differ from the lo
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ...data.settings import checked, parse
+from ...data.settings import checked
 from ..networks.registry import Architecture
 from ..networks.topology import Triple
-from ..source import Contract, Source
+from ..source import Contract, Open, Source
 from .arrival import arrived
-from .errors import SourceError
+from .errors import SourceError, told
 from .plans import NetworkPlan, Plans, configuration_of, known_class, topology_of
 from .prefixes import listed, place_of, plain_names
 from .preparation import contract_of
@@ -23,7 +23,7 @@ from .state_dict import ALL_UNKNOWN, architecture_of, tensors_in
 from .turn import Turn
 
 _KEY = "nnssl_adaptation_plan"
-# nnssl's presets; those that are no entry here are transformers
+# nnssl's presets; the others are transformers
 _PRESETS = {
     "ResEncL": NetworkPlan(
         network_class_name="ResidualEncoderUNet",
@@ -69,14 +69,14 @@ def of_nnssl(path: Path, content: Mapping[Any, Any]) -> Source:
 
     Raises SourceError where it is a network that there is not here.
     """
-    told = _plan(content[_KEY], path)
-    name = told.architecture_plans.arch_class_name
-    network = _network(told.architecture_plans, path)
+    plan = _plan(content[_KEY], path)
+    name = plan.architecture_plans.arch_class_name
+    network = _network(plan.architecture_plans, path)
     known = known_class(network.network_class_name, path)
     topology = topology_of(known, network.arch_kwargs, path)
     tensors, wrappers = plain_names(tensors_in(content["network_weights"]), path)
     # the key ends in the levels, such as encoder.stages
-    place = place_of(tensors, path, f"{told.key_to_encoder}.".removesuffix("stages."))
+    place = place_of(tensors, path, f"{plan.key_to_encoder}.".removesuffix("stages."))
     inside = {
         tensor: value
         for tensor, value in place.inside(tensors).items()
@@ -84,16 +84,16 @@ def of_nnssl(path: Path, content: Mapping[Any, Any]) -> Source:
         and not (name == _WITHOUT_SKIPS and tensor.startswith("decoder."))
     }
     channels = architecture_of(known, inside, path, topology.strides).in_channels
-    if channels != told.pretrain_num_input_channels:
+    if channels != plan.pretrain_num_input_channels:
         raise SourceError(
             path,
-            found=f"{channels} input channels, {told.pretrain_num_input_channels} by its adaptation plan",
+            found=f"{channels} input channels, {plan.pretrain_num_input_channels} by its adaptation plan",
             rule="The adaptation plan is that of the weights",
             remedy="Give the checkpoint as nnssl wrote it",
         )
     architecture = checked(Architecture(in_channels=channels, classes=1, topology=topology), path)
     found = arrived(known, architecture, inside, path)
-    contract, notes, turn = _contract(told, channels, path)
+    contract, notes, turn = _contract(plan, channels, path)
     if left_out := place.inside(tensors).keys() - inside.keys():
         notes += (f"left out, as it gives back images: {listed(sorted(left_out))}",)
     trainer = content.get("trainer_name", "unknown trainer")
@@ -120,40 +120,37 @@ def _plan(values: Any, where: Path) -> _AdaptationPlan:
             "pretrain_patch_size": values.get("input_patch_size"),
             "key_to_encoder": values.get("state_dict_key_to_encoder"),
         }
-    return parse(_AdaptationPlan, values, where)
+    return told(_AdaptationPlan, values, where)
 
 
-def _network(told: _Network, where: Path) -> NetworkPlan:
-    name = told.arch_class_name
-    if told.arch_kwargs is not None:
-        return NetworkPlan(network_class_name=name, arch_kwargs=told.arch_kwargs)
+def _network(said: _Network, where: Path) -> NetworkPlan:
+    name = said.arch_class_name
+    if said.arch_kwargs is not None:
+        return NetworkPlan(network_class_name=name, arch_kwargs=said.arch_kwargs)
     preset = _PRESETS.get("ResEncL" if name == _WITHOUT_SKIPS else name)
     if preset is None:
+        why = "a transformer" if name.startswith("Primus") else "without arguments"
         raise SourceError(
             where,
-            found=f"the network {name}, {'a transformer' if name.startswith('Primus') else 'without arguments'}",
+            found=f"the network {name}, {why}",
             rule=f"Presets of nnssl that there are here too: {', '.join([*_PRESETS, _WITHOUT_SKIPS])}",
             remedy="Give a checkpoint of one of them",
         )
     return preset
 
 
-def _contract(told: _AdaptationPlan, channels: int, where: Path) -> tuple[Contract, tuple[str, ...], Turn]:
+def _contract(plan: _AdaptationPlan, channels: int, where: Path) -> tuple[Contract, tuple[str, ...], Turn]:
     """How volumes were prepared; the plan's one configuration tells."""
-    patch = told.pretrain_patch_size
-    if told.pretrain_plan is None:
+    patch = plan.pretrain_patch_size
+    if plan.pretrain_plan is None:
         contract = ALL_UNKNOWN
         notes, turn = ("its adaptation plan does not tell how volumes were prepared",), Turn(order=(0, 1, 2))
     else:
-        plans = parse(Plans, told.pretrain_plan, where)
+        plans = told(Plans, plan.pretrain_plan, where)
         configuration = configuration_of(plans, next(iter(plans.configurations), ""), where)
         turn = Turn.of(plans, where)
         contract, notes = contract_of(plans, configuration, channels, turn, where)
     if patch is None:
         return contract, notes, turn
-    unknown = tuple(one for one in contract.unknown if one != "patch")
-    return (
-        Contract(preprocessing=contract.preprocessing, patch=turn.triple(patch), unknown=unknown),
-        notes,
-        turn,
-    )
+    unknown: tuple[Open, ...] = tuple(one for one in contract.unknown if one != "patch")
+    return replace(contract, patch=turn.triple(patch), unknown=unknown), notes, turn

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ...data.labels import LabelTable
-from ...data.settings import checked, parse
+from ...data.settings import checked
 from ..networks.registry import Architecture
 from ..source import Source
 from .arrival import arrived
-from .errors import SourceError
+from .errors import SourceError, told
 from .limits import refused
 from .plans import Plans, configuration_of, known_class, topology_of
 from .prefixes import place_of, plain_names
@@ -23,6 +23,7 @@ from .turn import Turn
 
 # in this order: nnU-Net predicts with the final one
 _FILES = ("checkpoint_final.pth", "checkpoint_best.pth", "checkpoint_latest.pth")
+_DESCRIPTION = ("init_args", "trainer_name", "current_epoch")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +87,8 @@ def of_nnunet(path: Path, content: Mapping[Any, Any]) -> Source:
 
     Raises SourceError where it is none that there is here.
     """
-    told = parse(_Checkpoint, {str(key): value for key, value in content.items()}, path)
-    arguments = told.init_args
+    said = told(_Checkpoint, {key: content[key] for key in _DESCRIPTION if key in content}, path)
+    arguments = said.init_args
     configuration = configuration_of(arguments.plans, arguments.configuration, path)
     if configuration.architecture is None:
         raise SourceError(
@@ -115,7 +116,7 @@ def of_nnunet(path: Path, content: Mapping[Any, Any]) -> Source:
         path,
     )
     contract, notes = contract_of(arguments.plans, configuration, channels, turn, path)
-    epochs = "" if told.current_epoch is None else f", {told.current_epoch} epochs"
+    epochs = "" if said.current_epoch is None else f", {said.current_epoch} epochs"
     return Source(
         path=path,
         kind="nnunet",
@@ -130,7 +131,7 @@ def of_nnunet(path: Path, content: Mapping[Any, Any]) -> Source:
         labels=_labels(arguments.dataset_json, read.classes),
         trained=found.parts,
         seen=None,
-        told=f"nnU-Net, {told.trainer_name}, {arguments.configuration}, fold {arguments.fold}{epochs}",
+        told=f"nnU-Net, {said.trainer_name}, {arguments.configuration}, fold {arguments.fold}{epochs}",
         notes=(*wrappers, *place.notes(tensors), *found.notes, *turn.notes, *notes),
     )
 

@@ -8,6 +8,7 @@ the pickle calls for them is replaced by `_NumberType` and `_number`, so that no
 import pickle
 import re
 import struct
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from .errors import SourceError
 
 # CVE-2025-32434 (fixed in 2.6) ran code, CVE-2026-24747 (fixed in 2.10) wrote to memory, both in spite of
 # weights_only: https://github.com/pytorch/pytorch/security/advisories/GHSA-63cw-57p8-fm3p
-FIXED_TORCH = (2, 10)
+FIXED_TORCH = "2.10"
 RULE = "Weights are safetensors, or a torch file of tensors and plain values: what runs code is refused"
 # a pickle can make what it calls fail in any of these ways
 _UNREADABLE = (
@@ -49,7 +50,9 @@ def read_torch(path: Path) -> Any:
     refuse_old_torch(path)
     _check_archive(path)
     try:
-        with safe_globals(_NUMBERS):
+        with safe_globals(_NUMBERS), warnings.catch_warnings():
+            # what it cannot read of another protocol is an error
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
             return torch.load(path, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
         raise SourceError(
@@ -62,14 +65,13 @@ def read_torch(path: Path) -> Any:
 
 def refuse_old_torch(path: Path) -> None:
     """Raises SourceError where a torch file could run code or write to memory in spite of `weights_only`."""
-    least = ".".join(map(str, FIXED_TORCH))
     if TorchVersion(torch.__version__) < FIXED_TORCH:
         raise SourceError(
             path,
             found=f"torch {torch.__version__}",
-            rule=f"Torch files are read with torch {least} or later, the first that a file cannot abuse "
+            rule=f"Torch files are read with torch {FIXED_TORCH} or later, the first no file can abuse "
             "(CVE-2026-24747)",
-            remedy=f"Install torch>={least}, or give weights as safetensors",
+            remedy=f"Install torch>={FIXED_TORCH}, or give weights as safetensors",
         )
 
 

@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...data.settings import parse
 from ..networks.topology import Topology, Triple
-from .errors import SourceError
+from .errors import SourceError, told
 from .known import CLASSES, Known
 from .limits import MOST_LEVELS, checked_topology, refused
 
@@ -82,7 +81,7 @@ def configuration_of(plans: Plans, name: str, where: Path) -> Configuration:
         name = plans.configurations[name].get("inherits_from", "")
     if "UNet_class_name" in values:
         values["architecture"] = _as_since_2_3(values, where)
-    return parse(Configuration, values, where)
+    return told(Configuration, values, where)
 
 
 def _as_since_2_3(old: Mapping[str, Any], where: Path) -> dict[str, Any]:
@@ -120,35 +119,35 @@ def known_class(name: str, where: Path) -> Known:
 
 def topology_of(known: Known, arguments: Mapping[str, Any], where: Path) -> Topology:
     """The levels of a network; raises SourceError naming all that our network cannot be."""
-    told = parse(_Arguments, arguments, where)
-    stages = told.n_stages
+    given = told(_Arguments, arguments, where)
+    stages = given.n_stages
     if not 1 <= stages <= MOST_LEVELS:
         raise refused(where, f"{stages} levels")
     differing = [
-        *_unless("conv_op", told.conv_op, (None, "Conv3d")),
-        *_unless("n_conv_per_stage", {*each(told.n_conv_per_stage, stages)}, ({2},)),
+        *_unless("conv_op", given.conv_op, (None, "Conv3d")),
+        *_unless("n_conv_per_stage", {*each(given.n_conv_per_stage, stages)}, ({2},)),
         *_unless(
             "n_conv_per_stage_decoder",
-            {*each(told.n_conv_per_stage_decoder, stages - 1)},
+            {*each(given.n_conv_per_stage_decoder, stages - 1)},
             ({known.decoder_convolutions}, set()),
         ),
-        *_unless("norm_op", told.norm_op, (None, "InstanceNorm3d")),
-        *_unless("eps of norm_op", (told.norm_op_kwargs or {}).get("eps", 1e-5), (1e-5,)),
-        *_unless("affine of norm_op", (told.norm_op_kwargs or {}).get("affine", True), (True,)),
-        *_unless("nonlin", told.nonlin, (None, "LeakyReLU")),
-        *_unless("negative_slope", (told.nonlin_kwargs or {}).get("negative_slope", 0.01), (0.01,)),
-        *_unless("nonlin_first", told.nonlin_first, (False,)),
+        *_unless("norm_op", given.norm_op, (None, "InstanceNorm3d")),
+        *_unless("eps of norm_op", (given.norm_op_kwargs or {}).get("eps", 1e-5), (1e-5,)),
+        *_unless("affine of norm_op", (given.norm_op_kwargs or {}).get("affine", True), (True,)),
+        *_unless("nonlin", given.nonlin, (None, "LeakyReLU")),
+        *_unless("negative_slope", (given.nonlin_kwargs or {}).get("negative_slope", 0.01), (0.01,)),
+        *_unless("nonlin_first", given.nonlin_first, (False,)),
     ]
-    if told.dropout_op is not None:
-        differing += _unless("p of dropout_op", (told.dropout_op_kwargs or {}).get("p", 0.5), (0,))
-    first, *strides = _triples("strides", told.strides, stages, where)
+    if given.dropout_op is not None:
+        differing += _unless("p of dropout_op", (given.dropout_op_kwargs or {}).get("p", 0.5), (0,))
+    first, *strides = _triples("strides", given.strides, stages, where)
     if first != (1, 1, 1):
         differing.append(f"a stride of {first} before the first level")
     if differing:
         raise refused(where, "; ".join(differing))
     topology = Topology(
-        features=tuple(each(told.features_per_stage, stages)),
-        kernels=tuple(_triples("kernel_sizes", told.kernel_sizes, stages, where)),
+        features=tuple(each(given.features_per_stage, stages)),
+        kernels=tuple(_triples("kernel_sizes", given.kernel_sizes, stages, where)),
         strides=tuple(strides),
     )
     return checked_topology(topology, where)

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from ...data.plan import Preprocessing, Scheme, Window, orders_for
-from ...data.settings import parse
+from ...data.volume import Shape
 from ..source import Contract, Open
+from .errors import told
 from .limits import refused
 from .plans import Configuration, Plans, each
 from .turn import Turn
@@ -41,10 +42,10 @@ def contract_of(
     if wrong:
         unknown.append("normalisation")
         notes += wrong
-    patch = configuration.patch_size
-    if patch is None or len(patch) != 3:
+    theirs = configuration.patch_size
+    patch: Shape | None = turn.triple(theirs) if theirs is not None and len(theirs) == 3 else None
+    if patch is None:
         unknown.append("patch")
-        patch = None
     preprocessing = Preprocessing(
         unit="mm" if spacing else None,
         spacing=spacing,
@@ -54,10 +55,7 @@ def contract_of(
         normalisation=schemes,
         windows=windows,
     )
-    contract = Contract(
-        preprocessing=preprocessing, patch=patch and turn.triple(patch), unknown=tuple(unknown)
-    )
-    return contract, tuple(notes)
+    return Contract(preprocessing=preprocessing, patch=patch, unknown=tuple(unknown)), tuple(notes)
 
 
 def _spacing(configuration: Configuration, turn: Turn, where: Path) -> tuple[float, float, float] | None:
@@ -99,9 +97,9 @@ def _normalisation(
 
 def _window(plans: Plans, channel: int, where: Path) -> Window | None:
     per_channel = plans.foreground_intensity_properties_per_channel
-    told = per_channel or plans.foreground_intensity_properties_by_modality or {}
-    values = told.get(str(channel))
+    properties = per_channel or plans.foreground_intensity_properties_by_modality or {}
+    values = properties.get(str(channel))
     if values is None:
         return None
     names = {"low": "percentile_00_5", "high": "percentile_99_5", "mean": "mean", "std": "std"}
-    return parse(Window, {ours: values.get(theirs) for ours, theirs in names.items()}, where)
+    return told(Window, {ours: values.get(theirs) for ours, theirs in names.items()}, where)

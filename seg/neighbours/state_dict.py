@@ -15,7 +15,7 @@ from .errors import SourceError
 from .known import Known
 from .limits import checked_topology
 from .mapping import NameMapping
-from .prefixes import place_of, plain_names
+from .prefixes import listed, place_of, plain_names
 
 # characters of a name
 _LONGEST = 1000
@@ -32,6 +32,13 @@ def of_state_dict(path: Path, content: Mapping[Any, Any], mapping: NameMapping |
     Raises SourceError where there is none, or more than one.
     """
     tensors = tensors_in(content)
+    if not tensors:
+        raise SourceError(
+            path,
+            found=f"no tensors, but the keys {listed([str(key) for key in content]) or '(none)'}",
+            rule="Weights are a mapping of names to tensors (a state dict), or one in another",
+            remedy="Save `network.state_dict()`",
+        )
     notes: tuple[str, ...] = ()
     if mapping is not None:
         tensors, notes = mapping.renamed(tensors)
@@ -124,7 +131,7 @@ def _extent(weight: Tensor | None, where: Path) -> Triple:
             where,
             found="an encoder without the transposed convolutions of its decoder",
             rule="Their kernels tell the strides, which an encoder alone does not show",
-            remedy="Name the strides in the file given with --mapping, such as strides: [[1, 2, 2], [2, 2, 2]]",
+            remedy="Name them in the file given with --mapping, such as strides: [[1, 2, 2], [2, 2, 2]]",
         )
     z, y, x = weight.shape[2:]
     return z, y, x
