@@ -29,6 +29,7 @@ from ..seg.batch_predict import Predictions
 from ..seg.checkpoint import load
 from ..seg.evaluate import Evaluation
 from ..seg.finetune import FinetuneConfig, Finetuned
+from ..seg.networks.registry import NETWORKS
 from ..ssl import embeddings as embedding
 from ..ssl import pretrain as pretraining
 from ..ssl.embeddings import Embeddings
@@ -331,6 +332,11 @@ def demo(out: str | Path | None = None, *, fast: bool = False) -> "Comparison":
 def methods() -> dict[str, str]:
     """The pretext methods there are, and in a line what each does."""
     return {name: registered.summary for name, registered in sorted(METHODS.items())}
+
+
+def networks() -> dict[str, str]:
+    """The networks there are, and in a line what each is and where it is from."""
+    return {name: registered.summary for name, registered in NETWORKS.items()}
 
 
 def compare(config: str | Path, out: str | Path, *, set: Sequence[str] = ()) -> "Comparison":

@@ -235,6 +235,15 @@ def methods() -> None:
 
 
 @app.command()
+def networks() -> None:
+    """List the networks, for --set network=NAME."""
+    from . import api
+
+    for name, summary in api.networks().items():
+        console.print(f"[bold]{name:14}[/] {escape(summary)}", highlight=False)
+
+
+@app.command()
 def bench(
     what: Annotated[str, typer.Argument(help="store, supply, train, predict or all.")],
     json: JsonFile = None,

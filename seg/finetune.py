@@ -95,7 +95,7 @@ def finetune(
     store.check([*split.train, *split.validation])
     ids = {"train": list(split.train), "validation": list(split.validation), "test": list(split.test)}
     info = CheckpointInfo(
-        architecture=architecture_for(plan),
+        architecture=architecture_for(plan, config.network),
         plan=plan,
         method="supervised",
         trained=("encoder", "decoder", "output"),
@@ -109,7 +109,7 @@ def finetune(
         inherited=_seen(pretrained),
         environment=run.environment(),
     )
-    network = build(architecture_for(plan), config.seed)
+    network = build(architecture_for(plan, config.network), config.seed)
     # before the run begins: weights that do not fit leave nothing behind
     report = transfer(network, pretrained, plan, config.load) if pretrained is not None else None
     if resume:

@@ -18,6 +18,7 @@ from ..data.supply import default_workers
 from .engine.estimate import seconds_per_step, training_bytes
 from .engine.loop import Batch, LoopConfig
 from .engine.optimisers import SHORT_TRAINING, resolved
+from .networks.registry import DEFAULT, NetworkName
 from .networks.unet import UNet
 
 log = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 class TrainingConfig(LoopConfig):
     """A training of the network of a plan. Patch, width and batch come from the plan where they are None.
 
+    `network` is one that `fewvox networks` lists; the plain U-Net where it is None.
     `seed` decides initial weights and sampling. `workers` are the processes that make batches, which are the
     same whatever their number; 0 is a thread of the training. None: 0 on the CPU, whose cores the network
     needs; half of the cores, up to 8, for a GPU.
@@ -37,6 +39,7 @@ class TrainingConfig(LoopConfig):
     patch: (
         tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None
     ) = None
+    network: NetworkName | None = None
     width: Annotated[int, Field(ge=1, le=512)] | None = None
     batch: Annotated[int, Field(ge=1)] | None = None
     workers: Annotated[int, Field(ge=0)] | None = None
@@ -98,6 +101,7 @@ def resolved_training(config: C, plan: Plan) -> C:
         validate_every=config.validate_every or every,
         checkpoint_every=config.checkpoint_every or every,
         patch=plan.training.patch,
+        network=config.network or DEFAULT,
         width=plan.training.width,
         batch=plan.training.batch,
         device="cuda" if device.type == "cuda" else "cpu",

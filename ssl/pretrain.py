@@ -98,7 +98,7 @@ def pretrain(
         config.steps,
     )
     info = CheckpointInfo(
-        architecture=architecture_for(plan),
+        architecture=architecture_for(plan, config.network),
         plan=plan,
         method=config.method,
         trained=(),
@@ -144,7 +144,10 @@ def assemble(registered: Registered, plan: Plan, config: PretrainConfig) -> Any:
 
     The network begins as a fine-tuning from scratch with this seed does.
     """
-    architecture, options = architecture_for(plan), parse(registered.config, config.options, "options")
+    architecture, options = (
+        architecture_for(plan, config.network),
+        parse(registered.config, config.options, "options"),
+    )
     network = build(architecture, config.seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)

@@ -1,5 +1,7 @@
 """From a plan to the levels of a network; translates and decides nothing."""
 
+from collections.abc import Sequence
+
 from ...data.plan import Training
 from ...data.settings import settings
 
@@ -11,19 +13,36 @@ class Topology:
     """Levels of an encoder-decoder, finest first.
 
     `features[i]` and `kernels[i]` belong to level i; `strides[i]` leads from level i to level i + 1.
+    `blocks[i]` are the residual blocks of encoder level i; a network without such blocks has none.
     """
 
     features: tuple[int, ...]
     kernels: tuple[Triple, ...]
     strides: tuple[Triple, ...]
+    blocks: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where the parts differ in their number of levels."""
+        levels = len(self.features)
+        if not levels or len(self.kernels) != levels or len(self.strides) != levels - 1:
+            raise ValueError(
+                f"{levels} levels have as many kernels, not {len(self.kernels)}, "
+                f"and strides between them, not {len(self.strides)}"
+            )
+        if self.blocks and (len(self.blocks) != levels or min(self.blocks) < 1):
+            raise ValueError(f"residual blocks {self.blocks}: each of {levels} levels has one or more")
 
 
-def topology(training: Training) -> Topology:
-    """The levels a plan asks for. Kernels are 3 voxels wide, 1 along an axis of one slice."""
+def topology(training: Training, blocks: Sequence[int] = ()) -> Topology:
+    """The levels a plan asks for. Kernels are 3 voxels wide, 1 along an axis of one slice.
+
+    `blocks` are the residual blocks of each level from the finest, the last number for all that are deeper.
+    """
     levels = len(training.strides) + 1
     kernel = tuple(1 if extent == 1 else 3 for extent in training.patch)
     return Topology(
         features=tuple(min(training.width * 2**i, training.max_width) for i in range(levels)),
         kernels=(kernel,) * levels,  # type: ignore[arg-type]
         strides=training.strides,
+        blocks=tuple(blocks[min(i, len(blocks) - 1)] for i in range(levels)) if blocks else (),
     )

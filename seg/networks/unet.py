@@ -1,20 +1,21 @@
 """A 3D U-Net whose poolings may differ per axis.
 
-Source: Ronneberger et al. 2015 (arXiv:1505.04597) in the form of nnU-Net (Isensee et al. 2021): two
-convolutions per level, instance normalisation, leaky ReLU, strided convolutions down, transposed
-convolutions up, every convolution with a bias, so that weights pass to nnU-Net and back one by one. We
-differ in that there is no deep supervision, and that encoder, decoder levels and output can be taken one
-by one.
+Source: Ronneberger et al. 2015 (arXiv:1505.04597) in the form of nnU-Net (Isensee et al. 2021,
+doi:10.1038/s41592-020-01008-z): two convolutions per level, instance normalisation, leaky ReLU, strided
+convolutions down, transposed convolutions up, every convolution with a bias, so that weights pass to nnU-Net
+and back one by one. We differ in that there is no deep supervision, and that encoder, decoder levels and
+output can be taken one by one.
 """
 
 # Shapes: B = batch, C = channels or features, K = classes; spatial extents shrink by the strides.
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
+from .blocks import ConvBlock, UpBlock, initialise
 from .topology import Topology, Triple
 
 
@@ -25,22 +26,30 @@ class UNet(nn.Module):
     `forward` gives logits (B, classes, Z, Y, X).
     """
 
+    decoder_convolutions: ClassVar[int] = 2
+
     def __init__(self, in_channels: int, classes: int, topology: Topology) -> None:
         super().__init__()
         features, kernels, strides = topology.features, topology.kernels, topology.strides
-        first: list[Triple] = [(1, 1, 1), *strides]
-        inputs = [in_channels, *features[:-1]]
-        self.encoder = nn.ModuleList(
-            ConvBlock(i, o, kernel, stride)
-            for i, o, kernel, stride in zip(inputs, features, kernels, first, strict=True)
-        )
+        self.encoder = nn.ModuleList(self._encoder(in_channels, topology, [(1, 1, 1), *strides]))
         self.decoder = nn.ModuleList(
-            UpBlock(features[level + 1], features[level], kernels[level], strides[level])
+            UpBlock(
+                features[level + 1],
+                features[level],
+                kernels[level],
+                strides[level],
+                self.decoder_convolutions,
+            )
             for level in reversed(range(len(strides)))
         )
         self.output = nn.Conv3d(features[0], classes, 1)
         self.multiple = tuple(math.prod(s[axis] for s in strides) for axis in range(3))
-        self.apply(_initialise)
+        self.apply(initialise)
+
+    def _encoder(self, in_channels: int, topology: Topology, strides: list[Triple]) -> Iterable[nn.Module]:
+        """The levels, finest first; `strides[i]` leads into level i."""
+        inputs = [in_channels, *topology.features[:-1]]
+        return map(ConvBlock, inputs, topology.features, topology.kernels, strides)
 
     def encode(self, images: Tensor) -> list[Tensor]:
         """Features of every encoder level, finest first."""
@@ -73,54 +82,3 @@ class UNet(nn.Module):
             raise ValueError(
                 f"input of extent {tuple(images.shape[2:])}: each axis must be a multiple of {self.multiple}"
             )
-
-
-class ConvBlock(nn.Sequential):
-    """Two convolutions, the first with the stride, each normalised and rectified."""
-
-    def __init__(self, inputs: int, outputs: int, kernel: Triple, stride: Triple) -> None:
-        super().__init__(
-            _convolution(inputs, outputs, kernel, stride), _convolution(outputs, outputs, kernel, (1, 1, 1))
-        )
-
-
-class UpBlock(nn.Module):
-    """Doubles the extent where the stride is 2, joins the encoder's features and convolves twice."""
-
-    def __init__(self, inputs: int, outputs: int, kernel: Triple, stride: Triple) -> None:
-        super().__init__()
-        self.up = nn.ConvTranspose3d(inputs, outputs, stride, stride)
-        self.convolutions = ConvBlock(2 * outputs, outputs, kernel, (1, 1, 1))
-
-    def forward(self, coarse: Tensor, skip: Tensor) -> Tensor:
-        return self.convolutions(torch.cat([self.up(coarse), skip], dim=1))
-
-
-class InstanceNorm(nn.InstanceNorm3d):
-    """Instance normalisation that lets a single voxel pass: it has no variance to divide by.
-
-    torch refuses it in training; small or flat volumes reach it at the coarsest level.
-    """
-
-    def forward(self, input: Tensor) -> Tensor:
-        if input.shape[2:].numel() == 1:
-            return input * self.weight.view(1, -1, 1, 1, 1) + self.bias.view(1, -1, 1, 1, 1)
-        return super().forward(input)
-
-
-def _convolution(inputs: int, outputs: int, kernel: Triple, stride: Triple) -> nn.Sequential:
-    z, y, x = kernel
-    padding = (z // 2, y // 2, x // 2)
-    return nn.Sequential(
-        # the normalisation takes the bias away again; nnU-Net's has one
-        nn.Conv3d(inputs, outputs, kernel, stride, padding),
-        InstanceNorm(outputs, affine=True),
-        nn.LeakyReLU(0.01, inplace=True),
-    )
-
-
-def _initialise(module: nn.Module) -> None:
-    if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
-        nn.init.kaiming_normal_(module.weight, a=0.01)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

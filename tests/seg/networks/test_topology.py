@@ -25,3 +25,10 @@ def test_an_axis_of_one_slice_has_flat_kernels():
 def test_without_pooling_there_is_one_level():
     found = topology(Training(patch=(3, 3, 3), strides=(), width=8))
     assert (found.features, found.kernels, found.strides) == ((8,), ((3, 3, 3),), ())
+
+
+def test_residual_blocks_are_repeated_for_deeper_levels_and_left_out_where_there_are_none():
+    training = Training(patch=(16, 16, 16), strides=((2, 2, 2),) * 3, width=8)  # type: ignore[arg-type]
+    assert topology(training, (1, 3)).blocks == (1, 3, 3, 3)
+    assert topology(training, (1, 2, 3, 4, 5)).blocks == (1, 2, 3, 4)
+    assert topology(training).blocks == ()
