@@ -91,7 +91,9 @@ def of_nnssl(path: Path, content: Mapping[Any, Any]) -> Source:
             rule="The adaptation plan is that of the weights",
             remedy="Give the checkpoint as nnssl wrote it",
         )
-    architecture = checked(Architecture(in_channels=channels, classes=1, topology=topology), path)
+    architecture = checked(
+        Architecture(name=known.network, in_channels=channels, classes=1, topology=topology), path
+    )
     found = arrived(known, architecture, inside, path)
     contract, notes, turn = _contract(plan, channels, path)
     if left_out := place.inside(tensors).keys() - inside.keys():
@@ -101,7 +103,9 @@ def of_nnssl(path: Path, content: Mapping[Any, Any]) -> Source:
         path=path,
         kind="nnssl",
         tensors=turn.tensors(found.tensors),
-        architecture=Architecture(in_channels=channels, classes=1, topology=turn.topology(topology)),
+        architecture=Architecture(
+            name=known.network, in_channels=channels, classes=1, topology=turn.topology(topology)
+        ),
         contract=contract,
         labels=None,
         trained=found.parts,

@@ -111,7 +111,9 @@ def of_nnunet(path: Path, content: Mapping[Any, Any]) -> Source:
     turn = Turn.of(arguments.plans, path)
     found = arrived(
         known,
-        Architecture(in_channels=read.in_channels, classes=read.classes, topology=topology),
+        Architecture(
+            name=known.network, in_channels=read.in_channels, classes=read.classes, topology=topology
+        ),
         inside,
         path,
     )
@@ -123,7 +125,10 @@ def of_nnunet(path: Path, content: Mapping[Any, Any]) -> Source:
         tensors=turn.tensors(found.tensors),
         architecture=checked(
             Architecture(
-                in_channels=read.in_channels, classes=read.classes, topology=turn.topology(topology)
+                name=known.network,
+                in_channels=read.in_channels,
+                classes=read.classes,
+                topology=turn.topology(topology),
             ),
             path,
         ),

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..networks.registry import NETWORKS
 from ..networks.topology import Topology, Triple
 from .errors import SourceError, told
 from .known import CLASSES, Known
-from .limits import MOST_LEVELS, checked_topology, refused
+from .limits import MOST_LEVELS, levels, refused
 
 Lengths = int | list[int | list[int]]
 
@@ -51,14 +52,15 @@ class Plans:
 
 @dataclass(frozen=True, kw_only=True)
 class _Arguments:
-    """Arguments of PlainConvUNet."""
+    """Arguments of PlainConvUNet and ResidualEncoderUNet."""
 
     features_per_stage: int | list[int]
     kernel_sizes: Lengths
     strides: Lengths
     n_stages: int
     n_conv_per_stage: int | list[int] = 2
-    n_conv_per_stage_decoder: int | list[int] = 2
+    n_blocks_per_stage: int | list[int] = field(default_factory=list)
+    n_conv_per_stage_decoder: int | list[int]
     conv_op: str | None = None
     norm_op: str | None = None
     norm_op_kwargs: dict[str, Any] | None = None
@@ -67,18 +69,23 @@ class _Arguments:
     nonlin: str | None = None
     nonlin_kwargs: dict[str, Any] | None = None
     nonlin_first: bool = False
+    block: str | None = None
+    bottleneck_channels: int | list[int] | None = None
+    stem_channels: int | None = None
 
 
 def configuration_of(plans: Plans, name: str, where: Path) -> Configuration:
     """A configuration with all it inherits, those of before nnU-Net 2.3 included."""
     values: dict[str, Any] = {}
     seen: list[str] = []
-    while name:
+    following: str | None = name
+    while following is not None:
+        name = following
         if name not in plans.configurations or name in seen:
             raise refused(where, f"no whole configuration {name!r} (there are {[*plans.configurations]})")
         seen.append(name)
         values = {**plans.configurations[name], **values}
-        name = plans.configurations[name].get("inherits_from", "")
+        following = plans.configurations[name].get("inherits_from")
     if "UNet_class_name" in values:
         values["architecture"] = _as_since_2_3(values, where)
     return told(Configuration, values, where)
@@ -87,6 +94,7 @@ def configuration_of(plans: Plans, name: str, where: Path) -> Configuration:
 def _as_since_2_3(old: Mapping[str, Any], where: Path) -> dict[str, Any]:
     try:
         stages = len(old["n_conv_per_stage_encoder"])
+        plain = old["UNet_class_name"] == "PlainConvUNet"
         base, most = int(old["UNet_base_num_features"]), int(old["unet_max_num_features"])
         return {
             "network_class_name": old["UNet_class_name"],
@@ -96,7 +104,7 @@ def _as_since_2_3(old: Mapping[str, Any], where: Path) -> dict[str, Any]:
                 "conv_op": f"Conv{len(old['patch_size'])}d",
                 "kernel_sizes": old["conv_kernel_sizes"],
                 "strides": old["pool_op_kernel_sizes"],
-                "n_conv_per_stage": old["n_conv_per_stage_encoder"],
+                "n_conv_per_stage" if plain else "n_blocks_per_stage": old["n_conv_per_stage_encoder"],
                 "n_conv_per_stage_decoder": old["n_conv_per_stage_decoder"],
             },
         }
@@ -123,13 +131,15 @@ def topology_of(known: Known, arguments: Mapping[str, Any], where: Path) -> Topo
     stages = given.n_stages
     if not 1 <= stages <= MOST_LEVELS:
         raise refused(where, f"{stages} levels")
+    residual = known.block is not None
+    convolutions = NETWORKS[known.network].network.decoder_convolutions
     differing = [
         *_unless("conv_op", given.conv_op, (None, "Conv3d")),
         *_unless("n_conv_per_stage", {*each(given.n_conv_per_stage, stages)}, ({2},)),
         *_unless(
             "n_conv_per_stage_decoder",
             {*each(given.n_conv_per_stage_decoder, stages - 1)},
-            ({known.decoder_convolutions}, set()),
+            ({convolutions}, set()),
         ),
         *_unless("norm_op", given.norm_op, (None, "InstanceNorm3d")),
         *_unless("eps of norm_op", (given.norm_op_kwargs or {}).get("eps", 1e-5), (1e-5,)),
@@ -137,6 +147,9 @@ def topology_of(known: Known, arguments: Mapping[str, Any], where: Path) -> Topo
         *_unless("nonlin", given.nonlin, (None, "LeakyReLU")),
         *_unless("negative_slope", (given.nonlin_kwargs or {}).get("negative_slope", 0.01), (0.01,)),
         *_unless("nonlin_first", given.nonlin_first, (False,)),
+        *_unless("block", given.block, (None, "BasicBlockD")),
+        *_unless("bottleneck_channels", given.bottleneck_channels, (None,)),
+        *_unless("stem_channels", given.stem_channels, (None, each(given.features_per_stage, 1)[0])),
     ]
     if given.dropout_op is not None:
         differing += _unless("p of dropout_op", (given.dropout_op_kwargs or {}).get("p", 0.5), (0,))
@@ -145,12 +158,13 @@ def topology_of(known: Known, arguments: Mapping[str, Any], where: Path) -> Topo
         differing.append(f"a stride of {first} before the first level")
     if differing:
         raise refused(where, "; ".join(differing))
-    topology = Topology(
-        features=tuple(each(given.features_per_stage, stages)),
-        kernels=tuple(_triples("kernel_sizes", given.kernel_sizes, stages, where)),
-        strides=tuple(strides),
+    return levels(
+        features=each(given.features_per_stage, stages),
+        kernels=_triples("kernel_sizes", given.kernel_sizes, stages, where),
+        strides=strides,
+        blocks=each(given.n_blocks_per_stage, stages) if residual else (),
+        where=where,
     )
-    return checked_topology(topology, where)
 
 
 def _unless(name: str, value: Any, allowed: tuple[Any, ...]) -> list[str]:

@@ -100,7 +100,7 @@ def place_of(tensors: Mapping[str, Tensor], where: Path, encoder: str = "") -> P
         found=f"{len(tensors)} tensors, and none is the first convolution of a 3D network that is known here "
         f"({listed([*tensors])})",
         rule="Tensors are named as here or as in nnU-Net: "
-        + " or ".join(f"...{known.level.format(0)}" for known in KNOWN),
+        + " or ".join(f"...encoder.{known.first}" for known in KNOWN),
         remedy="Give a file with --mapping that tells how its names become ours",
     )
 

@@ -13,7 +13,7 @@ from ..source import Contract, Source
 from .arrival import arrived
 from .errors import SourceError
 from .known import Known
-from .limits import checked_topology
+from .limits import levels
 from .mapping import NameMapping
 from .prefixes import listed, place_of, plain_names
 
@@ -102,27 +102,36 @@ def architecture_of(
 
     Raises SourceError where they cannot be told.
     """
-    levels = []
-    while (weight := tensors.get(known.level.format(len(levels)))) is not None and weight.ndim == 5:
-        levels.append(weight)
-    ups = [tensors.get(known.up.format(level)) for level in range(len(levels) - 1)]
-    if strides is None:
-        strides = tuple(_extent(up, where) for up in reversed(ups))
-    topology = checked_topology(
-        Topology(
-            features=tuple(weight.shape[0] for weight in levels),
-            kernels=tuple(_extent(weight, where) for weight in levels),
-            strides=strides,
-        ),
-        where,
+    firsts = _following(tensors, known.level)
+    ups = [tensors.get(known.up.format(level)) for level in range(len(firsts) - 1)]
+    blocks = (
+        [len(_following(tensors, known.block, level)) for level in range(len(firsts))] if known.block else ()
     )
-    first = tensors[known.first if known.first in tensors else f"encoder.{known.first}"]
+    topology = levels(
+        features=[weight.shape[0] for weight in firsts],
+        kernels=[_extent(weight, where) for weight in firsts],
+        strides=[_extent(up, where) for up in ups[::-1]] if strides is None else strides,
+        blocks=blocks,
+        where=where,
+    )
+    first = tensors[f"encoder.{known.first}"]
     return checked(
         Architecture(
-            in_channels=first.shape[1], classes=_classes(known, topology, tensors), topology=topology
+            name=known.network,
+            in_channels=first.shape[1],
+            classes=_classes(known, topology, tensors),
+            topology=topology,
         ),
         where,
     )
+
+
+def _following(tensors: Mapping[str, Tensor], name: str, *before: int) -> list[Tensor]:
+    """The tensors of a name with 0, 1, ... behind the numbers `before`, as far as they go."""
+    found: list[Tensor] = []
+    while (weight := tensors.get(name.format(*before, len(found)))) is not None and weight.ndim == 5:
+        found.append(weight)
+    return found
 
 
 def _extent(weight: Tensor | None, where: Path) -> Triple:

@@ -111,6 +111,7 @@ def nnunet_content(nnunet_weights) -> Callable[..., dict]:
     def make(*, plans=None, dataset=DATASET, weights=nnunet_weights, drop=(), **changes) -> dict:
         configuration = PLANS["configurations"]["3d_fullres"]
         arguments = configuration["architecture"]["arch_kwargs"]
+        arguments = {} if "architecture" in drop else arguments
         of_network = {
             key: value for key, value in changes.items() if key in arguments or key == "nonlin_first"
         }

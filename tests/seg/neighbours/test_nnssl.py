@@ -4,14 +4,21 @@ Source of the form: adaptation_plan.py of https://github.com/MIC-DKFZ/nnssl, com
 the one of 2024.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from fewvox.seg.neighbours import nnssl
 from fewvox.seg.neighbours.errors import SourceError
+from fewvox.seg.neighbours.known import RESIDUAL
+from fewvox.seg.neighbours.names import nnunet_residual_names
 from fewvox.seg.neighbours.nnssl import of_nnssl
+from fewvox.seg.neighbours.plans import topology_of
 from fewvox.seg.neighbours.sources import open_source
-from fewvox.seg.networks.registry import build
+from fewvox.seg.neighbours.state_dict import of_state_dict
+from fewvox.seg.networks.registry import Architecture, build
+from fewvox.seg.networks.topology import Topology
 
 WHERE = Path("checkpoint_final.pth")
 CONFIGURATION = {
@@ -180,6 +187,63 @@ def test_a_plan_that_does_not_fit_is_told(content, changes, told):
         of_nnssl(WHERE, content(adaptation_plan(**changes)))
 
 
-def test_residual_encoders_are_refused_until_there_are_some(content):
-    with pytest.raises(SourceError, match="the network ResidualEncoderUNet"):
-        of_nnssl(WHERE, content(adaptation_plan(name="ResEncL", arguments=None)))
+@pytest.fixture(scope="module")
+def residual():
+    """A residual U-Net, its weights, and these by nnU-Net's names."""
+    topology = Topology(
+        features=(4, 8, 8), kernels=((3, 3, 3),) * 3, strides=((2, 2, 2), (1, 2, 2)), blocks=(1, 2, 1)
+    )
+    architecture = Architecture(name="residual_unet", in_channels=2, classes=1, topology=topology)
+    own = {name: torch.randn(t.shape) for name, t in build(architecture, 0).state_dict().items()}
+    names = nnunet_residual_names(topology)
+    return architecture, own, {theirs: own[ours] for ours in own for theirs in names[ours]}
+
+
+def test_residual_encoders_come_as_ours(content, residual):
+    architecture, own, weights = residual
+    arguments = {name: value for name, value in ARGUMENTS.items() if name != "n_conv_per_stage"}
+    arguments |= {
+        "features_per_stage": [4, 8, 8],
+        "kernel_sizes": [[3, 3, 3]] * 3,
+        "n_blocks_per_stage": [1, 2, 1],
+    }
+    arguments |= {"strides": [[1, 1, 1], [2, 2, 2], [1, 2, 2]], "n_conv_per_stage_decoder": 1}
+    found = of_nnssl(
+        WHERE, content(adaptation_plan(name="ResidualEncoderUNet", arguments=arguments), weights)
+    )
+    assert found.architecture == architecture
+    assert found.trained == ("encoder", "decoder")
+    assert all(torch.equal(tensor, own[name]) for name, tensor in found.tensors.items())
+    without_blocks = {**arguments, "n_blocks_per_stage": [1, 1, 1]}
+    with pytest.raises(SourceError, match=r"does not have: encoder\.stages\.1\.blocks\.1"):
+        of_nnssl(
+            WHERE, content(adaptation_plan(name="ResidualEncoderUNet", arguments=without_blocks), weights)
+        )
+
+
+def test_a_residual_state_dict_tells_its_blocks(residual):
+    architecture, own, weights = residual
+    for named in (own, weights):
+        found = of_state_dict(WHERE, {f"module.{name}": tensor for name, tensor in named.items()})
+        assert found.architecture == architecture
+        assert all(torch.equal(tensor, own[name]) for name, tensor in found.tensors.items())
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"), [("ResEncL", ("encoder", "decoder")), ("NoSkipResEncL", ("encoder",))]
+)
+def test_presets_are_those_of_nnssl(content, name, parts, monkeypatch, residual):
+    """The preset at a size that a test can hold."""
+    preset = nnssl._PRESETS["ResEncL"]
+    topology = topology_of(RESIDUAL, preset.arch_kwargs, WHERE)
+    assert topology.features == (32, 64, 128, 256, 320, 320)
+    assert topology.blocks == (1, 3, 4, 6, 6, 6)
+    assert topology.strides == ((2, 2, 2),) * 5
+    small = {
+        **preset.arch_kwargs, "n_stages": 3, "features_per_stage": [4, 8, 8], "n_blocks_per_stage": [1, 2, 1],
+        "strides": [1, 2, [1, 2, 2]]
+    }  # fmt: skip
+    monkeypatch.setitem(nnssl._PRESETS, "ResEncL", replace(preset, arch_kwargs=small))
+    found = of_nnssl(WHERE, content(adaptation_plan(name=name, arguments=None), residual[2]))
+    assert found.trained == parts
+    assert found.architecture == residual[0]
