@@ -50,10 +50,11 @@ def read_torch(path: Path) -> Any:
     refuse_old_torch(path)
     _check_archive(path)
     try:
-        with safe_globals(_NUMBERS), warnings.catch_warnings():
+        # opened here, as torch would go by the name of the file
+        with path.open("rb") as file, safe_globals(_NUMBERS), warnings.catch_warnings():
             # what it cannot read of another protocol is an error
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(file, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
         raise SourceError(
             path,

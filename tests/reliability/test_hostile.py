@@ -9,6 +9,7 @@ import pickle
 import shutil
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import blosc2
 import numpy as np
@@ -42,7 +43,7 @@ def sung(tmp_path) -> Path:
 
 
 def bare(path: Path, value: object) -> None:
-    path.write_bytes(pickle.dumps(value, 4))
+    path.write_bytes(pickle.dumps(value, 2))
 
 
 def legacy(path: Path, value: object) -> None:
@@ -171,24 +172,24 @@ def test_S01_a_pickle_in_the_metadata_of_an_array_stays_bytes(changed, sung):
     assert not sung.exists()
 
 
-def test_S01_an_array_that_is_code_is_not_run(changed, sung):
+def test_S01_an_array_that_is_code_is_not_run(changed):
     """blosc2 stores functions as text, and before 4.14.1 it ran the text when the file was opened."""
-    make = str(sung)
 
     def write(file):
         array = blosc2.zeros((1, 2, 2, 2), urlpath=str(file.with_name("operand.b2nd")), mode="w")
         function = blosc2.lazyudf(doubled, (array,), dtype=np.float64, shape=array.shape)
         function.save(urlpath=str(file))
-        stored = blosc2.open(str(file), mode="a", deserialize="full")
+        stored: Any = blosc2.open(str(file), mode="a", deserialize="full")
         described = stored.schunk.vlmeta["_LazyArray"]
         assert "def doubled" in str(described)
-        described["UDF"] = f"import os\nos.mkdir({make!r})\n{described['UDF']}"
+        described["UDF"] = f"1 / 0\n{described['UDF']}"
         stored.schunk.vlmeta["_LazyArray"] = described
 
     store, case = changed("image_0.b2nd", write)
-    with pytest.raises(UserError, match=r"image_0\.b2nd: not readable"):
+    with pytest.raises(UserError, match=r"image_0\.b2nd: not readable \(.*'LazyArray'"):
         store.image(case)
-    assert not sung.exists()
+    with pytest.raises(ZeroDivisionError):  # it would have run
+        blosc2.open(str(store.path / "cases" / case / "image_0.b2nd"), deserialize="full")
 
 
 def doubled(inputs, output, offset):
@@ -227,9 +228,9 @@ def test_S02_no_configuration_runs_anything(tmp_path, sung, tiny_store, fewvox):
     data, store, out = tmp_path / "data", tiny_store.path, tmp_path / "out"
     (data / "images").mkdir(parents=True)
     for arguments in (
-        ("finetune", store, "--out", out, "--config", file),
-        ("pretrain", store, "--method", "mae", "--out", out, "--config", file),
-        ("finetune", store, "--out", out, "--set", f"lr={CODE.format(sung.as_posix())}"),
+        ("finetune", "--store", store, "--out", out, "--config", file),
+        ("pretrain", "mae", "--store", store, "--out", out, "--config", file),
+        ("finetune", "--store", store, "--out", out, "--set", f"lr={CODE.format(sung.as_posix())}"),
         ("compare", file, "--out", out),
     ):
         status, said = fewvox(*arguments)
@@ -313,8 +314,8 @@ def test_H01_a_renamed_encoder_is_found_and_a_lost_tensor_named(tmp_path, weight
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ({"foo": 1}, "no tensors, but the keys foo"),
-        ({"swinViT.patch_embed.proj.weight": torch.zeros(48, 1, 2, 2, 2)}, "swinViT.*as in nnU-Net"),
+        ({"foo": 1}, r"no tensors, but the keys foo"),
+        ({"swinViT.patch_embed.proj.weight": torch.zeros(48, 1, 2, 2, 2)}, r"swinViT.*as in nnU-Net"),
         ({"epoch": 1, "optimizer": {"state": {}}}, "no tensors, but the keys epoch, optimizer"),
         ([torch.zeros(1)], "a torch file with list"),
     ],
@@ -331,7 +332,7 @@ def test_H02_truncated_weights_are_told(tmp_path, weights, share, name):
     path = tmp_path / name
     torch.save(weights, path) if name == "model.pt" else save_file(weights, str(path))
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    with pytest.raises(UserError, match="empty|cut short|not readable"):
+    with pytest.raises(UserError, match=r"empty|cut short|not readable"):
         open_source(path)
 
 

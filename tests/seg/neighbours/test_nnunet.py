@@ -227,7 +227,8 @@ def test_a_model_that_nnunet_itself_saved(nnunet_content, tmp_path, monkeypatch,
     module = pytest.importorskip("nnunetv2.training.nnUNetTrainer.nnUNetTrainer", exc_type=ImportError)
     for name in ("nnUNet_preprocessed", "nnUNet_results"):
         monkeypatch.setenv(name, str(tmp_path / name))
-        (tmp_path / name / "Dataset004_Hippocampus").mkdir(parents=True)
+        (tmp_path / name / "Dataset004_Hippocampus" / "x").mkdir(parents=True)
+    (tmp_path / "nnUNet_preprocessed" / "Dataset004_Hippocampus" / "x" / "c00.b2nd").touch()
     content = nnunet_content()
     arguments = content["init_args"]
     configuration = arguments["plans"]["configurations"]["3d_fullres"]
