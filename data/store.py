@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
+from zipfile import BadZipFile
 
 import blosc2
 import numpy as np
@@ -181,15 +182,22 @@ class Store:
 
     def foreground(self, case: str) -> dict[int, np.ndarray]:
         """Positions (n, 3) in voxels of the finest level, for each class that occurs."""
-        with np.load(case_folder(self.path, case) / "foreground.npz") as file:
-            return {int(name): file[name] for name in file.files}
+        path = case_folder(self.path, case) / "foreground.npz"
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return {int(name): file[name] for name in file.files}
+        except (OSError, ValueError, BadZipFile) as error:
+            raise _damaged(path, f"not readable ({error})") from error
 
     def _open(self, case: str, name: str) -> Voxels:
         path = case_folder(self.path, case) / f"{name}.b2nd"
         try:
-            return open_array(path)
+            array = open_array(path)
         except (OSError, RuntimeError, ValueError) as error:
             raise _damaged(path, f"not readable ({error})") from error
+        if not isinstance(array, blosc2.NDArray):
+            raise _damaged(path, f"a {type(array).__name__}, no array of numbers")
+        return array
 
 
 def case_folder(store: Path, case: str) -> Path:
