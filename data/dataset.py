@@ -1,6 +1,5 @@
 """The cases of a data set: which volumes there are, which label belongs to which, and whose they are."""
 
-import re
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +12,7 @@ from .layouts import Layout, labels_in, layout_of, refuse_label_folders, unread
 from .pairing import labels_by_id, with_labels, with_regions
 from .problems import Problem
 from .subjects import with_subjects
-
-# names that stand for none, where the files tell none
-_NAMELESS = re.compile(r"channel\d+")
+from .volume import is_named
 
 
 def find_cases(
@@ -129,7 +126,7 @@ def _miscounted(layout: Layout, dataset: Dataset) -> list[Problem]:
 
 def _refuse_other_channels(data: object, found: tuple[str, ...], expected: tuple[str, ...]) -> None:
     told = [name.casefold() for name in found], [name.casefold() for name in expected]
-    nameless = all(_NAMELESS.fullmatch(name) for name in expected)
+    nameless = not any(is_named(name) for name in expected)
     if not found or not expected or told[0] == told[1] or (nameless and len(found) == len(expected)):
         return
     raise DatasetError(

@@ -1,5 +1,6 @@
 """A volume: voxels, what they measure in space, and where they came from."""
 
+import re
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, Protocol, Self
 
@@ -12,6 +13,8 @@ Shape = tuple[int, int, int]
 # RAS: the axes point to the patient's right, front and head; stored: the file does not know
 Orientation = Literal["RAS", "stored"]
 IDENTITY: tuple[Triple, Triple, Triple] = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+# names that stand for none, where the files tell none
+_NAMELESS = re.compile(r"channel\d+")
 
 
 class Voxels(Protocol):
@@ -86,3 +89,8 @@ class Volume(OpenVolume):
 def _times(vector: Triple, f: float) -> Triple:
     z, y, x = vector
     return z * f, y * f, x * f
+
+
+def is_named(channel: str) -> bool:
+    """Whether a channel's name means something: files that tell none have "channel0", "channel1", ..."""
+    return _NAMELESS.fullmatch(channel) is None
