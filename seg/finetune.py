@@ -25,8 +25,10 @@ from .model_card import write_card
 from .networks.registry import architecture_for, build
 from .networks.unet import UNet
 from .predict import Predictor, kind_of
+from .source import source_of
 from .training import TrainingConfig, choose_device, estimate, planned, resolved_training, with_flips
-from .transfer import Choice, transfer
+from .transfer import check_preprocessing, transfer
+from .transfer_report import Choice
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +113,10 @@ def finetune(
     )
     network = build(architecture_for(plan), config.seed)
     # before the run begins: weights that do not fit leave nothing behind
-    report = transfer(network, pretrained, plan, config.load) if pretrained is not None else None
+    report = None
+    if pretrained is not None:
+        check_preprocessing(pretrained, plan)
+        report = transfer(network, info.architecture, source_of(pretrained), plan, load=config.load)
     if resume:
         run.check_resumable(out, config, ids, report)
         if run.has_checkpoint(out):
