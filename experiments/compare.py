@@ -40,7 +40,8 @@ from ..seg import run as runs
 from ..seg.checkpoint import Checkpoint, load
 from ..seg.engine.tracking import read_metrics
 from ..seg.evaluate import CaseScore
-from ..seg.transfer import TransferReport
+from ..seg.source import source_of
+from ..seg.transfer_report import TransferReport
 from ..ssl import pretrain as pretraining
 from . import api
 from .comparison import (
@@ -350,7 +351,7 @@ class Bench:
                 self.split(cell),
                 out,
                 config,
-                pretrained=weights,
+                pretrained=source_of(weights) if weights else None,
                 resume=(out / runs.CONFIG).is_file(),
                 observer=TrainingDisplay(shown, config.steps),
                 announce=_say,

@@ -22,6 +22,8 @@ from .transfer_report import Mismatch
 WINDOW_TOLERANCE = 0.05
 # a patch so many times as long shows surroundings that the network never saw, or lacks those it learned from
 PATCH_RATIO = 2.0
+# resampling volumes to voxels so many times as long leaves too little of them, to shorter ones invents too much
+MAX_RESAMPLED = 4.0
 NOT_TOLD = "not told"
 _Words = Callable[[Preprocessing], str]
 _Differences = Callable[[Preprocessing, Preprocessing], list[Mismatch]]
@@ -38,7 +40,7 @@ def check(contract: Contract, plan: Plan, where: str | Path, *, accept: bool) ->
             where,
             found="\n".join(["its volumes were prepared otherwise", *lines(found)]) + "\n",
             rule="Volumes are prepared alike before and after the hand-off, or a gain turns into a loss",
-            remedy=ways_out(found),
+            remedy=ways_out(contract, plan),
         )
     return found
 
@@ -53,13 +55,20 @@ def lines(found: tuple[Mismatch, ...]) -> list[str]:
     return [f"  {m.what}: {m.theirs} there, {m.ours} here" for m in found]
 
 
-def ways_out(found: tuple[Mismatch, ...]) -> str:
-    """What can be done about mismatches; what a source does not tell cannot be adopted."""
+def ways_out(contract: Contract, plan: Plan) -> str:
+    """What can be done about mismatches: adopt how the source was prepared where one can, or accept them."""
     accept = "with --accept-mismatch, which stands in the transfer report"
-    if any(m.theirs == NOT_TOLD for m in found):
+    theirs = contract.preprocessing
+    if theirs is None or contract.unknown:
         return f"Find out how its volumes were prepared, prepare yours so, and fine-tune {accept}"
+    scale = scales(theirs, plan.preprocessing)
+    if scale is not None and max(*scale, *(1 / s for s in scale)) > MAX_RESAMPLED:
+        return (
+            f"The voxel sizes are too far apart to prepare your volumes at {_spacing(theirs)}: take weights of a "
+            f"pretraining on volumes more like yours, or fine-tune {accept}"
+        )
     return (
-        "Prepare the volumes as its own were (`fewvox prepare DATA --from-checkpoint RUN --out NEW`), or "
+        "Prepare your volumes as its own were (`fewvox prepare DATA --from-checkpoint RUN --out NEW`), or "
         f"fine-tune on them as they are {accept}"
     )
 
@@ -86,10 +95,11 @@ def patch_warning(contract: Contract, plan: Plan) -> str | None:
     ratios = [p * s / q for p, q, s in zip(plan.training.patch, contract.patch, scale, strict=True)]
     if max(*ratios, *(1 / r for r in ratios)) <= PATCH_RATIO:
         return None
-    sizes = f"{_extent(contract.patch, theirs)} there, {_extent(plan.training.patch, ours)} here"
+    most = max(ratios, key=lambda r: max(r, 1 / r))
     return (
-        f"patch: {sizes}, {', '.join(f'{r:.2g}' for r in ratios)} times as long (z, y, x): the network sees other "
-        "surroundings than it learned from. --set patch=[Z,Y,X] changes it"
+        f"patch: {_extent(contract.patch, theirs)} there, {_extent(plan.training.patch, ours)} here, up to "
+        f"{_times(most, 'larger', 'smaller')}: the network sees other surroundings than it learned from "
+        "(--set patch=[Z,Y,X] changes it)"
     )
 
 
@@ -127,7 +137,9 @@ def _other_spacing(theirs: Preprocessing, ours: Preprocessing) -> list[Mismatch]
     scale = scales(theirs, ours)
     if scale is not None and all(abs(s - 1) <= SPACING_TOLERANCE for s in scale):
         return []
-    told = "" if scale is None else f" ({', '.join(f'{s:.3g}' for s in scale)} times)"
+    told = ""
+    if scale is not None:
+        told = f" ({_times(max(scale, key=lambda s: max(s, 1 / s)), 'coarser', 'finer')})"
     return [Mismatch(what="spacing", theirs=_spacing(theirs), ours=_spacing(ours) + told)]
 
 
@@ -199,6 +211,12 @@ def _extent(patch: Shape, how: Preprocessing) -> str:
     if how.spacing is None:
         return f"{_by(patch)} voxels"
     return f"{_by(n * s for n, s in zip(patch, how.spacing, strict=True))} {how.unit or '(no unit)'}"
+
+
+def _times(ratio: float, more: str, less: str) -> str:
+    """0.15 with "coarser" and "finer" as "6.7 times finer"."""
+    times = max(ratio, 1 / ratio)
+    return f"{f'{times:.3g}' if times < 100 else f'{times:,.0f}'} times {more if ratio > 1 else less}"
 
 
 def _by(values: Iterable[float]) -> str:

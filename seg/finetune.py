@@ -5,7 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
+from pydantic import Field
 from torch import nn
 
 from ..data.errors import UserError
@@ -17,17 +19,19 @@ from ..data.settings import checked, settings
 from ..data.splits import Split
 from ..data.store import Store
 from . import run
-from .checkpoint import Checkpoint, CheckpointInfo, load
+from .checkpoint import CheckpointInfo, load
 from .engine.loop import Observer, StepResult, train
+from .guard import patches_of
+from .handoff import hand_over
 from .losses import dice_cross_entropy, overlapping_dice_cross_entropy
 from .metrics import dice
 from .model_card import write_card
 from .networks.registry import architecture_for, build
 from .networks.unet import UNet
 from .predict import Predictor, kind_of
-from .source import source_of
+from .source import Source
 from .training import TrainingConfig, choose_device, estimate, planned, resolved_training, with_flips
-from .transfer import check_preprocessing, transfer
+from .transfer import EXPECTED_SHARE
 from .transfer_report import Choice
 
 log = logging.getLogger(__name__)
@@ -35,10 +39,17 @@ log = logging.getLogger(__name__)
 
 @settings
 class FinetuneConfig(TrainingConfig):
-    """A training on labels. `load` chooses the parts taken from a checkpoint."""
+    """A training on labels.
+
+    `load` chooses what is taken of pretrained weights: "encoder", "decoder", "both", or a list of parts and
+    blocks such as "encoder.0". Less than `expected_share` of it that fits is an error. `accept_mismatch` goes
+    on where the volumes of the pretraining were prepared otherwise.
+    """
 
     patches: PatchConfig = PatchConfig()
     load: Choice = "both"
+    expected_share: Annotated[float, Field(ge=0, le=1)] = EXPECTED_SHARE
+    accept_mismatch: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +80,7 @@ def finetune(
     out: str | Path,
     config: FinetuneConfig | None = None,
     *,
-    pretrained: Checkpoint | None = None,
+    pretrained: Source | None = None,
     resume: bool = False,
     observer: Observer | None = None,
     announce: Callable[[str], None] | None = None,
@@ -115,8 +126,16 @@ def finetune(
     # before the run begins: weights that do not fit leave nothing behind
     report = None
     if pretrained is not None:
-        check_preprocessing(pretrained, plan)
-        report = transfer(network, info.architecture, source_of(pretrained), plan, load=config.load)
+        report = hand_over(
+            network,
+            info.architecture,
+            pretrained,
+            plan,
+            patches_of(store, split.train, plan.training.patch),
+            load=config.load,
+            expected_share=config.expected_share,
+            accept_mismatch=config.accept_mismatch,
+        )
     if resume:
         run.check_resumable(out, config, ids, report)
         if run.has_checkpoint(out):
@@ -125,6 +144,8 @@ def finetune(
         run.start(out, config, plan, ids, report, store.records)
     if report is not None:
         say("\n".join(report.lines()))
+    if pretrained is not None and pretrained.seen is None and split.test:
+        say("warning: the weights do not tell what they were trained on; it may have been the test cases")
     device = choose_device(config.device)
     task = Supervised(network.to(device), kind_of(plan))
     sampler = PatchSampler(
@@ -173,15 +194,12 @@ class Validator:
         return {"score": sum(means.values()) / len(means), **means} if means else {}
 
 
-def _seen(pretrained: Checkpoint | None) -> tuple[str, ...]:
-    """Content hashes of all that a checkpoint was trained or chosen on, itself or by inheritance."""
-    if pretrained is None:
-        return ()
-    info = pretrained.info
-    return tuple(sorted({*info.trained_on, *info.validated_on, *info.inherited}))
+def _seen(pretrained: Source | None) -> tuple[str, ...]:
+    """Content hashes of all that weights were trained or chosen on, as far as that is known."""
+    return () if pretrained is None or pretrained.seen is None else pretrained.seen
 
 
-def _check_unseen(store: Store, split: Split, pretrained: Checkpoint | None) -> None:
+def _check_unseen(store: Store, split: Split, pretrained: Source | None) -> None:
     seen = set(_seen(pretrained))
     leaked = [case for case in split.test if store.cases[case].content_hash in seen]
     if leaked:

@@ -42,10 +42,10 @@ def told(contract, plan):
             {"spacing": (2.0, 1.0, 1.01)},
             "spacing",
             "2 x 1 x 1 mm",
-            "2 x 1 x 1.01 mm (1, 1, 1.01 times)",
+            "2 x 1 x 1.01 mm (1.01 times coarser)",
         ),
         ({"spacing": None, "unit": None}, "spacing", "2 x 1 x 1 mm", "unknown"),
-        ({"unit": "um"}, "spacing", "2 x 1 x 1 mm", "2 x 1 x 1 um (0.001, 0.001, 0.001 times)"),
+        ({"unit": "um"}, "spacing", "2 x 1 x 1 mm", "2 x 1 x 1 um (1,000 times finer)"),
         ({"unit": None}, "spacing", "2 x 1 x 1 mm", "2 x 1 x 1 (no unit)"),
         ({"orientation": "stored"}, "orientation", "axes turned to RAS", "axes as stored in the files"),
         ({"normalisation": ("percentile",)}, "normalisation", "zscore", "percentile"),
@@ -162,14 +162,20 @@ def test_all_differences_are_refused_at_once_with_both_ways_out(contract, make_p
         check(contract(), plan, "RUN", accept=False)
     assert str(refused.value) == (
         "RUN: its volumes were prepared otherwise\n"
-        "  spacing: 2 x 1 x 1 mm there, 1 x 0.5 x 0.5 mm (0.5, 0.5, 0.5 times) here\n"
+        "  spacing: 2 x 1 x 1 mm there, 1 x 0.5 x 0.5 mm (2 times finer) here\n"
         "  orientation: axes turned to RAS there, axes as stored in the files here\n"
         "  normalisation: zscore there, percentile here\n"
         ". Volumes are prepared alike before and after the hand-off, or a gain turns into a loss. Prepare "
-        "the volumes as its own were (`fewvox prepare DATA --from-checkpoint RUN --out NEW`), or fine-tune "
+        "your volumes as its own were (`fewvox prepare DATA --from-checkpoint RUN --out NEW`), or fine-tune "
         "on them as they are with --accept-mismatch, which stands in the transfer report."
     )
     assert check(contract(), plan, "RUN", accept=True) == mismatches(contract(), plan)
+
+
+def test_voxels_of_another_world_are_not_to_be_adopted(contract, make_plan):
+    for spacing in ((0.4, 1.0, 1.0), (2.0, 1.0, 5.0)):
+        with pytest.raises(TransferError, match="too far apart to prepare your volumes at 2 x 1 x 1 mm"):
+            check(contract(), make_plan(spacing=spacing), "RUN", accept=False)
 
 
 def test_nothing_to_accept_is_no_error(contract, make_plan):
@@ -202,7 +208,7 @@ def test_a_patch_of_another_extent_is_warned_of(contract, make_plan, fields, war
 def test_the_warning_of_a_patch_tells_both_extents(contract, make_plan):
     told = patch_warning(contract(), make_plan(patch=(4, 40, 8)))
     assert told is not None
-    assert told.startswith("patch: 8 x 8 x 8 mm there, 8 x 40 x 8 mm here, 1, 5, 1 times as long")
+    assert told.startswith("patch: 8 x 8 x 8 mm there, 8 x 40 x 8 mm here, up to 5 times larger")
     unknown = replace(contract(), unknown=("patch",))
     assert patch_warning(unknown, make_plan(patch=(4, 40, 8))) is None
     voxels = make_plan(patch=(4, 40, 8), spacing=None, unit=None)
