@@ -27,7 +27,7 @@ def new_folder(path: Path) -> Iterator[Path]:
             remedy="Choose another folder, or delete this one",
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(path)
+    remove_leftovers(path.parent, path.name)
     partial = _partial(path)
     partial.mkdir()
     try:
@@ -47,7 +47,7 @@ def settle(partial: Path, path: Path) -> None:
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """A temporary name beside `path`, hidden and ending alike, that replaces it when the block ends well."""
-    _remove_leftovers(path)
+    remove_leftovers(path.parent, path.name)
     partial = _partial(path)
     try:
         yield partial
@@ -61,7 +61,7 @@ def new_file(path: Path) -> Iterator[Path]:
 @contextmanager
 def replaced_folder(path: Path) -> Iterator[Path]:
     """A temporary folder beside `path` that replaces whatever has that name when the block ends well."""
-    _remove_leftovers(path)
+    remove_leftovers(path.parent, path.name)
     partial, old = _partial(path), _partial(path)
     partial.mkdir()
     try:
@@ -116,8 +116,9 @@ def _partial(path: Path) -> Path:
     return path.with_name(f".partial-{os.getpid()}-{uuid.uuid4().hex[:6]}.{path.name}")
 
 
-def _remove_leftovers(path: Path) -> None:
-    for partial in path.parent.glob(f".partial-*.{glob.escape(path.name)}"):
+def remove_leftovers(folder: Path, name: str | None = None) -> None:
+    """Takes away what killed processes left of things in `folder`, or of the one called `name`."""
+    for partial in folder.glob(f".partial-*.{'*' if name is None else glob.escape(name)}"):
         owner = partial.name.split("-")[1]
         if not owner.isdigit() or psutil.pid_exists(int(owner)):
             continue

@@ -2,9 +2,13 @@
 
 from typing import Annotated
 
+import numpy as np
+import torch
 from pydantic import Field
+from torch import Tensor, nn
 
 from ..data.settings import settings
+from .networks.unet import UNet
 
 # percents of the voxels below the stored quantiles
 QUANTILES = (1, 5, 25, 50, 75, 95, 99)
@@ -30,3 +34,30 @@ class InputStatistics:
     patches: Annotated[int, Field(ge=1)]
     channels: tuple[ChannelStatistics, ...]
     responses: tuple[float, ...]
+
+
+@torch.no_grad()
+def input_statistics(network: UNet, images: Tensor) -> InputStatistics:
+    """What patches (B, C, Z, Y, X) look like to a network; they are what it sees, without augmentation."""
+    convolution = next(module for module in network.encoder.modules() if isinstance(module, nn.Conv3d))
+    weight = convolution.weight
+    # one patch at a time: the answers are many times as large
+    moments = []
+    for patch in images.split(1):
+        answers = convolution(patch.to(weight)).double()
+        moments.append(torch.stack([answers.mean((0, 2, 3, 4)), answers.square().mean((0, 2, 3, 4))]))
+    mean, square = torch.stack(moments).mean(0)
+    return InputStatistics(
+        patches=len(images),
+        channels=tuple(_of_channel(channel) for channel in images.transpose(0, 1).cpu().numpy()),
+        responses=tuple((square - mean.square()).clamp(min=0).sqrt().tolist()),
+    )
+
+
+def _of_channel(values: np.ndarray) -> ChannelStatistics:
+    return ChannelStatistics(
+        mean=float(values.mean(dtype=np.float64)),
+        std=float(values.std(dtype=np.float64)),
+        # torch's quantile takes 16 million values at most
+        quantiles=tuple(np.percentile(values, QUANTILES).tolist()),
+    )

@@ -1,49 +1,90 @@
-"""The README.md of a run: what the model is, in words, without any file name."""
+"""The README.md of a run: what the model is and how to use it, in words, without any file name."""
 
 import json
 from pathlib import Path
 
 from ..data.atomic import write_text
 from ..data.labels import LabelTable
-from .checkpoint import load
+from .checkpoint import CheckpointInfo, load
 
-_USE = {
-    True: "Predict with `fewvox predict --model THIS_FOLDER DATA --out DIR`.",
-    False: "It predicts no masks: fine-tune it with `fewvox finetune --pretrained THIS_FOLDER ...`.",
-}
+_TRANSFER = "transfer.json"
 
 
-def write_card(run: Path) -> None:
-    """Writes RUN/README.md from the checkpoint that predictions will use."""
-    info = load(run).info
-    plan, architecture = info.plan, info.architecture
-    scores = ", ".join(f"{name} {value:.4f}" for name, value in info.scores.items()) or "none"
-    labels, predicts = plan.labels, "output" in info.trained
-    write_text(
-        run / "README.md",
-        "\n".join(
-            [
-                f"# A {architecture.name} trained by fewvox ({info.method})",
-                "",
-                f"- Input: {len(plan.preprocessing.channels)} channel(s), resampled to "
-                f"{plan.preprocessing.spacing} {plan.preprocessing.unit} (z, y, x), "
-                f"{', '.join(plan.preprocessing.normalisation)}.",
-                f"- Output: {_output(labels) if labels and predicts else 'none'}.",
-                f"- Patch {plan.training.patch}, features {architecture.topology.features}.",
-                f"- {info.steps} steps, seed {info.seed}, {len(info.trained_on)} training and "
-                f"{len(info.validated_on)} validation volumes (known by hash only).",
-                f"- The loss reached: {', '.join(info.trained)}.",
-                f"- Last scores: {scores}.",
-                f"- Made with {json.dumps(info.environment)}.",
-                "",
-                f"{_USE[predicts]}",
-                "",
-            ]
-        ),
-    )
+def write_card(run: Path, info: CheckpointInfo | None = None) -> None:
+    """Writes RUN/README.md of a checkpoint; of the one that predictions will use when `info` is None."""
+    info = info or load(run).info
+    sections = {
+        f"A {info.architecture.name} trained by fewvox ({info.method})": _what_it_is(info),
+        "Training": _training(run, info),
+        "Scores": _scores(info),
+        "Use": _use(info),
+        "Made with": [f"- {name}: {value}" for name, value in info.environment.items()] or ["Not recorded."],
+    }
+    lines = []
+    for title, content in sections.items():
+        lines += [f"{'##' if lines else '#'} {title}", "", *content, ""]
+    write_text(run / "README.md", "\n".join(lines))
 
 
-def _output(labels: LabelTable) -> str:
+def _what_it_is(info: CheckpointInfo) -> list[str]:
+    preprocessing, topology = info.plan.preprocessing, info.architecture.topology
+    spacing = f"resampled to {preprocessing.spacing} {preprocessing.unit} (z, y, x)"
+    channels = [
+        f"{c} ({n})" for c, n in zip(preprocessing.channels, preprocessing.normalisation, strict=True)
+    ]
+    return [
+        f"- Input: {len(channels)} channel(s): {', '.join(channels)}; "
+        f"{spacing if preprocessing.spacing else 'not resampled'}, orientation {preprocessing.orientation}.",
+        f"- Output: {_output(info)}.",
+        f"- Network: {len(topology.features)} levels with {topology.features} features, poolings "
+        f"{topology.strides}, patch {info.plan.training.patch}.",
+    ]
+
+
+def _output(info: CheckpointInfo) -> str:
+    labels: LabelTable | None = info.plan.labels
+    if labels is None or not _predicts(info):
+        return "none"
     if labels.kind == "overlapping":
         return f"{labels.outputs} classes that may overlap, a channel each"
     return f"label values {labels.values}"
+
+
+def _training(run: Path, info: CheckpointInfo) -> list[str]:
+    return [
+        f"- This card is of the checkpoint after {info.steps} steps (seed {info.seed}).",
+        f"- The loss reached: {', '.join(info.trained)}.",
+        f"- Data: {len(info.trained_on)} training and {len(info.validated_on)} validation volumes, known by "
+        "hash only.",
+        f"- Began from: {_start(run)}."
+        + (f" That had seen {len(info.inherited)} volumes." if info.inherited else ""),
+    ]
+
+
+def _start(run: Path) -> str:
+    path = run / _TRANSFER
+    if not path.is_file():
+        return "random weights"
+    report = json.loads(path.read_text(encoding="utf-8"))
+    return f"pretrained weights ({report['source']}; SHA-256 of their file {report['source_hash'][:12]}...)"
+
+
+def _scores(info: CheckpointInfo) -> list[str]:
+    if not info.scores:
+        return ["None were measured at this checkpoint."]
+    rows = [f"| {name} | {value:.4f} |" for name, value in info.scores.items()]
+    return ["| measure | value |", "|---|---|", *rows]
+
+
+def _use(info: CheckpointInfo) -> list[str]:
+    commands = ["fewvox predict --model THIS_FOLDER DATA --out DIR"] if _predicts(info) else []
+    commands += [
+        "fewvox finetune --pretrained THIS_FOLDER --store STORE --out DIR",
+        "fewvox export THIS_FOLDER --to nnunet --out DIR",
+    ]
+    why = [] if _predicts(info) else ["It predicts no masks: fine-tune it first.", ""]
+    return [*why, "```", *commands, "```"]
+
+
+def _predicts(info: CheckpointInfo) -> bool:
+    return "output" in info.trained

@@ -19,6 +19,7 @@ from ...data.errors import UserError
 from ...data.settings import settings
 from .. import checkpoint
 from ..checkpoint import CheckpointInfo
+from ..model_card import write_card
 from .optimisers import OptimiserConfig, build_optimiser
 from .schedules import ScheduleConfig, lr_factor
 from .tracking import Tracker
@@ -38,7 +39,7 @@ class LoopConfig:
     """How long and how a network is trained; None stands for a value resolved from `steps`.
 
     `validate_every` and `checkpoint_every` are in steps: a tenth of the training, at least 50, when None.
-    `clip_norm` is nnU-Net's.
+    `clip_norm` is nnU-Net's. The first checkpoint of every `keep_every` steps stays for good (None: none).
     """
 
     steps: Annotated[int, Field(ge=1)] = 1000
@@ -47,6 +48,7 @@ class LoopConfig:
     clip_norm: Annotated[float, Field(gt=0)] = 12.0
     validate_every: Annotated[int, Field(ge=1)] | None = None
     checkpoint_every: Annotated[int, Field(ge=1)] | None = None
+    keep_every: Annotated[int, Field(ge=1)] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,9 +173,10 @@ def train(
                 # metadata are JSON, which has no NaN
                 told = {name: value for name, value in scores.items() if math.isfinite(value)}
                 info = describe(counters.step, told)
-                _save(run, task, network, optimiser, counters, info, scores.get("score"))
+                _save(run, task, network, optimiser, counters, info, scores.get("score"), config.keep_every)
             elif last or stop.number or counters.step % _whole(config.checkpoint_every) == 0:
-                _save(run, task, network, optimiser, counters, describe(counters.step, {}), None)
+                info = describe(counters.step, {})
+                _save(run, task, network, optimiser, counters, info, None, config.keep_every)
             if stop.number and not last:
                 raise Interrupted(stop.number, counters.step)
     return scores
@@ -230,8 +233,7 @@ def _restore(
     """Takes up the run's last checkpoint, if there is one: where it stood and what it scored."""
     if "last" not in checkpoint.read_index(run):
         return _Counters(), {}
-    last = checkpoint.load(run, "last")
-    state = checkpoint.load_state(run)
+    last, state = checkpoint.load_training(run)
     weights = {_prefix(task, network) + name: tensor for name, tensor in last.tensors.items()}
     task.load_state_dict({**weights, **state["task"]}, strict=True)
     optimiser.load_state_dict(state["optimiser"])
@@ -246,11 +248,13 @@ def _save(
     counters: _Counters,
     info: CheckpointInfo,
     score: float | None,
+    keep_every: int | None,
 ) -> None:
     prefix = _prefix(task, network)
     beside = {name: tensor for name, tensor in task.state_dict().items() if not name.startswith(prefix)}
     state = {"optimiser": optimiser.state_dict(), "counters": dict(vars(counters)), "task": beside}
-    checkpoint.save(run, network, info, state, score)
+    checkpoint.save(run, network, info, state, score, keep_every)
+    write_card(run, info)
 
 
 def _prefix(task: nn.Module, network: nn.Module) -> str:
