@@ -239,7 +239,7 @@ def transfer(
     set: Sequence[str] = (),
     json: str | Path | None = None,
 ) -> TransferReport:
-    """What `finetune` would take of pretrained weights for a store; trains nothing, writes nothing but `json`.
+    """What `finetune` would take of pretrained weights for a store; nothing is trained or written but `json`.
 
     Volumes that were prepared otherwise are no error here: they stand in the report, with the ways out among
     its warnings.
@@ -270,7 +270,7 @@ def transfer(
     )
     report = found
     if found.mismatches and not settled.accept_mismatch:
-        refused = f"fine-tuning will refuse this: volumes were prepared otherwise. {ways_out(source.contract, plan)}"
+        refused = f"fine-tuning refuses volumes prepared otherwise. {ways_out(source.contract, plan)}"
         report = replace(found, accepted=False, warnings=(*found.warnings, refused))
     if json is not None:
         write_text(Path(json), json_library.dumps(plain(report), indent=1))

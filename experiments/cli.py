@@ -210,10 +210,6 @@ def transfer(
     )
     console.print(escape("\n".join(report.lines())), highlight=False, soft_wrap=True)
     if report.mismatches and not report.accepted:
-        told = escape(
-            f"finetune would refuse this: the volumes were prepared otherwise. {ways_out(report.mismatches)}."
-        )
-        console.print(f"[red]error[/] {told}", highlight=False, soft_wrap=True)
         raise typer.Exit(1)
 
 

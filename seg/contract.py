@@ -22,7 +22,7 @@ from .transfer_report import Mismatch
 WINDOW_TOLERANCE = 0.05
 # a patch so many times as long shows surroundings that the network never saw, or lacks those it learned from
 PATCH_RATIO = 2.0
-# resampling volumes to voxels so many times as long leaves too little of them, to shorter ones invents too much
+# resampled to voxels so many times as long, too little is left of volumes; to shorter ones, most is invented
 MAX_RESAMPLED = 4.0
 NOT_TOLD = "not told"
 _Words = Callable[[Preprocessing], str]
@@ -64,8 +64,8 @@ def ways_out(contract: Contract, plan: Plan) -> str:
     scale = scales(theirs, plan.preprocessing)
     if scale is not None and max(*scale, *(1 / s for s in scale)) > MAX_RESAMPLED:
         return (
-            f"The voxel sizes are too far apart to prepare your volumes at {_spacing(theirs)}: take weights of a "
-            f"pretraining on volumes more like yours, or fine-tune {accept}"
+            f"The voxel sizes are too far apart to prepare your volumes at {_spacing(theirs)}: take weights "
+            f"from a pretraining on volumes more like yours, or fine-tune {accept}"
         )
     return (
         "Prepare your volumes as its own were (`fewvox prepare DATA --from-checkpoint RUN --out NEW`), or "

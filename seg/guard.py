@@ -24,11 +24,13 @@ MAX_ANSWERS = 0.1
 # below it a filter answers to nothing, or a channel shows nothing
 _NOTHING = 1e-6
 _UNMEASURED = "the checkpoint does not tell what its images looked like, so they were not compared with yours"
-_THEN = "If they are what they should be, train from scratch as well and compare before you rely on the transfer"
+_THEN = (
+    "If they are what they should be, train from scratch as well and compare before you rely on the transfer"
+)
 _OTHER_ANSWERS = (
-    "fine structures are others than in pretraining: at equal contrast the first filters answer {:.0%} more or "
-    "less strongly (within one data set: less than {:.0%}). A wrong voxel spacing does this, and images that are "
-    "sharper, smoother or noisier. " + _THEN
+    "fine structures are others than in pretraining: at equal contrast the first filters answer {:.0%} more "
+    "or less strongly (within one data set: less than {:.0%}). A wrong voxel spacing does this, and images "
+    "that are sharper, smoother or noisier. " + _THEN
 )
 
 
@@ -77,7 +79,9 @@ def guard(
             warnings.append(_other_values(c, far, theirs, channel))
     if answers and len(source.responses) == len(ours.responses):
         gains = [np.log2(contrast(*pair)) for pair in zip(alike, ours.channels, strict=True)]
-        figures["answers of the first convolution"] = unlike = answers_apart(source, ours, float(np.mean(gains)))
+        figures["answers of the first convolution"] = unlike = answers_apart(
+            source, ours, float(np.mean(gains))
+        )
         if unlike > MAX_ANSWERS:
             warnings.append(_OTHER_ANSWERS.format(2**unlike - 1, 2**MAX_ANSWERS - 1))
     return Guard(figures=figures, warnings=tuple(warnings))
@@ -124,8 +128,8 @@ def _most_alike(
 def _other_values(channel: int, far: float, theirs: ChannelStatistics, ours: ChannelStatistics) -> str:
     shift = (ours.mean - theirs.mean) / max(theirs.std, _NOTHING)
     return (
-        f"grey values of channel {channel} are others than in pretraining: {far:.2f} standard deviations apart "
-        f"(within one data set: less than {MAX_DISTANCE:g}), the mean {abs(shift):.2f} "
+        f"grey values of channel {channel} are others than in pretraining: {far:.2f} standard deviations "
+        f"apart (within one data set: less than {MAX_DISTANCE:g}), the mean {abs(shift):.2f} "
         f"{'higher' if shift > 0 else 'lower'}, the contrast {contrast(theirs, ours):.2f} times. Another "
         f"normalisation does this, an inverted scale, and more or less background. {_THEN}"
     )
