@@ -210,6 +210,7 @@ def transfer(
     )
     console.print(escape("\n".join(report.lines())), highlight=False, soft_wrap=True)
     if report.mismatches and not report.accepted:
+        console.print("[red]fine-tuning would refuse this[/]: the volumes were prepared otherwise")
         raise typer.Exit(1)
 
 

@@ -22,8 +22,10 @@ from .transfer_report import Mismatch
 WINDOW_TOLERANCE = 0.05
 # a patch so many times as long shows surroundings that the network never saw, or lacks those it learned from
 PATCH_RATIO = 2.0
-# resampled to voxels so many times as long, too little is left of volumes; to shorter ones, most is invented
-MAX_RESAMPLED = 4.0
+# Volumes can be resampled to voxels so many times as long before too little of them is left ...
+_MAX_LOST = 4.0
+# ... and to voxels so many times as short before most of them is invented: thick slices are not rare.
+_MAX_INVENTED = 8.0
 NOT_TOLD = "not told"
 _Words = Callable[[Preprocessing], str]
 _Differences = Callable[[Preprocessing, Preprocessing], list[Mismatch]]
@@ -61,8 +63,7 @@ def ways_out(contract: Contract, plan: Plan) -> str:
     theirs = contract.preprocessing
     if theirs is None or contract.unknown:
         return f"Find out how its volumes were prepared, prepare yours so, and fine-tune {accept}"
-    scale = scales(theirs, plan.preprocessing)
-    if scale is not None and max(*scale, *(1 / s for s in scale)) > MAX_RESAMPLED:
+    if not is_adoptable(theirs, plan.preprocessing):
         return (
             f"The voxel sizes are too far apart to prepare your volumes at {_spacing(theirs)}: take weights "
             f"from a pretraining on volumes more like yours, or fine-tune {accept}"
@@ -112,6 +113,12 @@ def scales(theirs: Preprocessing, ours: Preprocessing) -> Triple | None:
     f = factor(ours.unit, theirs.unit) if ours.unit and theirs.unit else 1.0
     z, y, x = (f * a / b for a, b in zip(ours.spacing, theirs.spacing, strict=True))
     return z, y, x
+
+
+def is_adoptable(theirs: Preprocessing, ours: Preprocessing) -> bool:
+    """Whether volumes of our spacing can be resampled to theirs and still show what they are of."""
+    scale = scales(theirs, ours)
+    return scale is None or all(1 / _MAX_LOST <= s <= _MAX_INVENTED for s in scale)
 
 
 def counterparts(theirs: Preprocessing, ours: Preprocessing) -> list[tuple[int, ...]]:

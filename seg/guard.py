@@ -25,12 +25,13 @@ MAX_ANSWERS = 0.1
 _NOTHING = 1e-6
 _UNMEASURED = "the checkpoint does not tell what its images looked like, so they were not compared with yours"
 _THEN = (
-    "If they are what they should be, train from scratch as well and compare before you rely on the transfer"
+    ". If your images are what they should be, train from scratch as well and compare before you rely on the "
+    "transfer"
 )
 _OTHER_ANSWERS = (
     "fine structures are others than in pretraining: at equal contrast the first filters answer {:.0%} more "
     "or less strongly (within one data set: less than {:.0%}). A wrong voxel spacing does this, and images "
-    "that are sharper, smoother or noisier. " + _THEN
+    "that are sharper, smoother or noisier"
 )
 
 
@@ -84,6 +85,8 @@ def guard(
         )
         if unlike > MAX_ANSWERS:
             warnings.append(_OTHER_ANSWERS.format(2**unlike - 1, 2**MAX_ANSWERS - 1))
+    if warnings:
+        warnings[-1] += _THEN
     return Guard(figures=figures, warnings=tuple(warnings))
 
 
@@ -131,5 +134,5 @@ def _other_values(channel: int, far: float, theirs: ChannelStatistics, ours: Cha
         f"grey values of channel {channel} are others than in pretraining: {far:.2f} standard deviations "
         f"apart (within one data set: less than {MAX_DISTANCE:g}), the mean {abs(shift):.2f} "
         f"{'higher' if shift > 0 else 'lower'}, the contrast {contrast(theirs, ours):.2f} times. Another "
-        f"normalisation does this, an inverted scale, and more or less background. {_THEN}"
+        f"normalisation does this, an inverted scale, and more or less background"
     )
