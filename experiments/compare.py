@@ -41,7 +41,7 @@ from ..seg.checkpoint import Checkpoint, load
 from ..seg.engine.tracking import read_metrics
 from ..seg.evaluate import CaseScore
 from ..seg.source import source_of
-from ..seg.transfer_report import TransferReport
+from ..seg.transfer_report import PARTS, TransferReport, ranges
 from ..ssl import pretrain as pretraining
 from . import api
 from .comparison import (
@@ -57,7 +57,7 @@ from .paired_tests import case_means, compare_arms, summarise
 from .reading import scan_options
 from .report.report import write_report
 from .report.sights import sights
-from .results import Curve, Results, RunRecord, Score, write_results
+from .results import Curve, Results, RunRecord, Score, Transferred, write_results
 
 
 @settings
@@ -508,7 +508,7 @@ class Bench:
             "method": info.method,
             "steps": info.steps,
             "volumes": len(info.trained_on) + len(info.validated_on),
-            "parameters_loaded": _loaded(run),
+            **_taken(run),
             "curves": _curves(run, whole=cell.labels is None),
         }
 
@@ -558,12 +558,24 @@ def _mean_dice(scores: list[Score], cell: Cell) -> float | None:
     return fmean(means.values()) if means else None
 
 
-def _loaded(run: Path) -> dict[str, float]:
+def _taken(run: Path) -> dict[str, object]:
+    """What a run took of pretrained weights, as fields of its record; nothing from scratch."""
     file = run / runs.TRANSFER
     if not file.is_file():
         return {}
     report = read_json(file, TransferReport)
-    return {part: report.share(part) for part in ("encoder", "decoder", "output")}
+    blocks = report.blocks()
+    deviations = report.proof.deviations.values() if report.proof else ()
+    return {
+        "parameters_loaded": {part: report.share(part) for part in PARTS},
+        "transferred": Transferred(
+            adapted=ranges(b.name for b in blocks if b.state in ("adapted", "mixed")),
+            reinitialised=ranges(b.name for b in blocks if b.state == "re-initialised"),
+            deviation=max(deviations, default=None),
+            accepted=tuple(f"{m.what}: {m.theirs} there, {m.ours} here" for m in report.mismatches),
+            warnings=(*report.warnings, *(report.guard.warnings if report.guard else ())),
+        ),
+    }
 
 
 def _curves(run: Path, *, whole: bool) -> tuple[Curve, ...]:

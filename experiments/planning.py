@@ -104,7 +104,7 @@ def adopted(theirs: Plan, own: Plan, where: str | Path, say: Callable[[str], Non
         raise UserError(
             where,
             found=f"its voxels were {there}",
-            rule=f"Those of the data set are {here}: resampled so far, little is left of them or most is invented",
+            rule=f"Those here are {here}: resampled so far, little is left of volumes, or most is invented",
             remedy="Take weights from a pretraining on volumes more like these, or prepare the data without "
             "--from-checkpoint and fine-tune with --accept-mismatch",
         )
@@ -118,8 +118,9 @@ def adopted(theirs: Plan, own: Plan, where: str | Path, say: Callable[[str], Non
                 say(f"{part}.{key}: {chosen[key]} as it was pretrained, {made.get(key)} from this data set")
     if theirs.preprocessing.orientation != own.preprocessing.orientation:
         say(
-            f"preprocessing.orientation: {own.preprocessing.orientation} from the files, which cannot be turned"
-            f" to {theirs.preprocessing.orientation} as it was pretrained: fine-tune with --accept-mismatch"
+            f"preprocessing.orientation: {own.preprocessing.orientation} from the files, which cannot be "
+            f"turned to {theirs.preprocessing.orientation} as it was pretrained: "
+            "fine-tune with --accept-mismatch"
         )
     reasons = {key: f"adopted from a checkpoint; {why}" for key, why in theirs.reasons.items()}
     reasons["labels"] = own.reasons.get("labels", "")

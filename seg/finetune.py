@@ -131,7 +131,8 @@ def finetune(
             info.architecture,
             pretrained,
             plan,
-            patches_of(store, split.train, plan.training.patch),
+            # of a single training case they would tell of that case alone
+            patches_of(store, sorted(store.cases.keys() - set(split.test)), plan.training.patch),
             load=config.load,
             expected_share=config.expected_share,
             accept_mismatch=config.accept_mismatch,

@@ -18,9 +18,9 @@ from .networks.unet import UNet
 from .transfer_report import Guard
 
 # standard deviations between grey values of one rank
-MAX_DISTANCE = 0.2
+MAX_DISTANCE = 0.15
 # doublings of a filter's answer beyond those of the contrast
-MAX_ANSWERS = 0.1
+MAX_ANSWERS = 0.09
 # below it a filter answers to nothing, or a channel shows nothing
 _NOTHING = 1e-6
 _UNMEASURED = "the checkpoint does not tell what its images looked like, so they were not compared with yours"

@@ -135,8 +135,8 @@ def test_an_orientation_that_files_do_not_know_is_not_adopted(scanned):
     said = []
     assert adopted(theirs, own, "run", said.append).preprocessing == own.preprocessing
     assert said == [
-        "preprocessing.orientation: stored from the files, which cannot be turned to RAS as it was pretrained:"
-        " fine-tune with --accept-mismatch"
+        "preprocessing.orientation: stored from the files, which cannot be turned to RAS as it was "
+        "pretrained: fine-tune with --accept-mismatch"
     ]
 
 
@@ -156,7 +156,7 @@ def test_voxels_of_another_world_are_refused(scanned, spacing, refused):
     if not refused:
         assert adopted(theirs, own, "run", lambda _: None).preprocessing.spacing == spacing
         return
-    with pytest.raises(UserError, match=r"run: its voxels were .* um\. Those of the data set are \(2\.0, 1"):
+    with pytest.raises(UserError, match=r"run: its voxels were .* um\. Those here are \(2\.0, 1"):
         adopted(theirs, own, "run", lambda _: None)
 
 
