@@ -62,9 +62,9 @@ class RunRecord:
 
     `labels` is None for a pretraining. `seconds` is training wall-clock time over all sittings, `sittings`
     how many there were. `parameters_loaded` tells for each part of the network the share of its parameters
-    that came from the pretraining, `transferred` the rest of the transfer report. `zero_classes` are the label
-    values whose Dice is 0 in every test case: such a run measures optimisation rather than pretraining. `error`
-    says why a run failed.
+    that came from the pretraining, `transferred` the rest of the transfer report. `zero_classes` are the
+    label values whose Dice is 0 in every test case: such a run measures optimisation rather than
+    pretraining. `error` says why a run failed.
     """
 
     stage: Literal["pretraining", "fine-tuning", "foreign"]
