@@ -28,6 +28,11 @@ class Mixing:
     weights: Tensor
     told: str = ""
 
+    @property
+    def changes(self) -> bool:
+        """Whether the channels are others than those there."""
+        return not torch.equal(self.weights, torch.eye(len(self.weights)))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Adapted:
@@ -47,9 +52,11 @@ def mixing(ours: Sequence[str], theirs: Sequence[str] | None, number: int) -> Mi
     """How the image channels `ours` are made of `number` others, whose names may be unknown.
 
     By name where all have names and each of ours is among theirs. In their order where there are as many and
-    names are wanting. Otherwise each is the mean of all of theirs, times C there / C here, so that channels
-    that show the same give what they gave.
+    names are wanting. One is taken for one. Otherwise each is the mean of all of theirs, times C there / C
+    here, so that channels that show the same give what they gave.
     """
+    if number == len(ours) == 1:
+        return Mixing(weights=torch.eye(1))
     wanting = theirs is None or len(theirs) != number or not all(map(is_named, (*ours, *theirs)))
     names = [] if theirs is None else [name.casefold() for name in theirs]
     wanted = [name.casefold() for name in ours]
@@ -57,7 +64,7 @@ def mixing(ours: Sequence[str], theirs: Sequence[str] | None, number: int) -> Mi
         places = [names.index(name) for name in wanted]
         return Mixing(weights=torch.eye(number)[places], told=f"image channels by name: {', '.join(ours)}")
     if wanting and len(ours) == number:
-        return Mixing(weights=torch.eye(number))
+        return Mixing(weights=torch.eye(number), told="image channels in their order: not all have names")
     told = f"image channels: each the mean of the {number} there, times {Fraction(number, len(ours))}"
     return Mixing(weights=torch.full((len(ours), number), 1 / len(ours)), told=told)
 
@@ -79,7 +86,7 @@ def adapt(
             raise Misfit(f"shape {tuple(theirs.shape)} in the checkpoint, {tuple(fresh.shape)} here")
         return Adapted(tensor=theirs)
     if fresh.dim() == 5:
-        if mix is not None and not torch.equal(mix.weights, torch.eye(len(mix.weights))):
+        if mix is not None and mix.changes:
             theirs = torch.einsum("ct,ot...->oc...", mix.weights.to(theirs), theirs)
             details.append(mix.told)
         rules = _STRIDES if isinstance(module, nn.ConvTranspose3d) else _KERNELS

@@ -38,18 +38,33 @@ def check(contract: Contract, plan: Plan, where: str | Path, *, accept: bool) ->
     """
     found = mismatches(contract, plan)
     if found and not accept:
-        raise TransferError(
-            where,
-            found="\n".join(["its volumes were prepared otherwise", *lines(found)]) + "\n",
-            rule="Volumes are prepared alike before and after the hand-off, or a gain turns into a loss",
-            remedy=ways_out(contract, plan),
-        )
+        raise _refusal(where, found, ways_out(contract, plan))
     return found
 
 
 def check_preprocessing(checkpoint: Checkpoint, plan: Plan) -> None:
-    """Raises TransferError unless the checkpoint saw volumes prepared as those of `plan` are."""
-    check(source_of(checkpoint).contract, plan, checkpoint.path, accept=False)
+    """Raises TransferError unless a checkpoint's network can be shown volumes of `plan` as it is.
+
+    Nothing adapts its weights, so that channels have to be those it was trained on, in their order.
+    """
+    contract = source_of(checkpoint).contract
+    theirs, ours = checkpoint.info.plan.preprocessing, plan.preprocessing
+    found = mismatches(contract, plan)
+    in_place = [(c,) for c in range(len(theirs.channels))]
+    if counterparts(theirs, ours) != in_place and all(m.what != "channels" for m in found):
+        found = (*found, Mismatch(what="channels", theirs=_channels(theirs), ours=_channels(ours)))
+    if found:
+        remedy = "Prepare a store with its plan: `fewvox prepare DATA --from-checkpoint RUN --out NEW`"
+        raise _refusal(checkpoint.path, found, remedy)
+
+
+def _refusal(where: str | Path, found: tuple[Mismatch, ...], remedy: str) -> TransferError:
+    return TransferError(
+        where,
+        found="\n".join(["its volumes were prepared otherwise", *lines(found)]) + "\n",
+        rule="Volumes are prepared alike before and after the hand-off, or a gain turns into a loss",
+        remedy=remedy,
+    )
 
 
 def lines(found: tuple[Mismatch, ...]) -> list[str]:

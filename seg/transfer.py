@@ -82,7 +82,8 @@ def _chosen(load: Choice, state: Mapping[str, Tensor], source: Source) -> frozen
     """Names of parts and blocks to load; raises TransferError for others than the network has."""
     blocks = dict.fromkeys(block_of(name) for name in state)
     known = {*blocks, *map(part_of, state)}
-    unknown = [name for name in _parts(load) if name not in known]
+    # a network of one level has no decoder, and both are what it has
+    unknown = [name for name in _parts(load) if name not in known and load != "both"]
     if unknown or not load:
         raise TransferError(
             source.path,
@@ -116,9 +117,14 @@ def _report(source: Source, load: Choice, rules: Rules, fates: Mapping[str, Fate
         choice=load,
         tensors=tuple(told),
         unused=tuple(sorted(source.tensors.keys() - places)),
-        notes=(*source.notes, rules.alignment.note, *_poolings(rules)),
+        notes=(*source.notes, rules.alignment.note, *_poolings(rules), *_channels(rules)),
         warnings=(*_other_features(fates), *_little(told)),
     )
+
+
+def _channels(rules: Rules) -> list[str]:
+    """A note on channels whose weights stay as they are; of others the adapted tensor tells."""
+    return [rules.mix.told] if rules.mix.told and not rules.mix.changes else []
 
 
 def _poolings(rules: Rules) -> list[str]:

@@ -206,7 +206,7 @@ def _proof(proof: Proof) -> list[str]:
     largest = (
         f"the network gives what the checkpoint stored: {len(found)} of {blocks} blocks, largest deviation"
     )
-    lines = [f"  {largest} {max(found.values()):.0e}"] if found else []
+    lines = [f"  {largest} {max(found.values()):.1g}"] if found else []
     for why in dict.fromkeys(proof.left_out.values()):
         of_reason = ranges(block for block, reason in proof.left_out.items() if reason == why)
         lines.append(f"  not compared on the probe: {of_reason} ({why})")

@@ -86,7 +86,8 @@ class Rules:
         if block == "output" and not self.same_classes:
             raise NoCounterpart("its classes are others")
         image, their_image = _module(name) == self.image, _module(there) == self.their_image
-        if image != their_image:
+        # at the same level another kind of network may begin otherwise: then the name tells
+        if image != their_image and self.alignment.shift:
             reads = ("the image", "features") if image else ("features", "the image")
             raise NoCounterpart(f"it reads {reads[0]} here, {reads[1]} in the checkpoint")
         return there
@@ -120,9 +121,9 @@ def rules_for(
     network: nn.Module, architecture: Architecture, source: Source, plan: Plan, chosen: frozenset[str]
 ) -> Rules:
     """What decides over the tensors of a network that takes the `chosen` parts and blocks from a source."""
-    with torch.device("meta"):
-        shapes = {name: tensor.shape for name, tensor in build(source.architecture).state_dict().items()}
     contract, theirs = source.contract, source.architecture
+    # with a seed: torch's own generator stays as it is
+    shapes = _shapes(network if theirs == architecture else build(theirs, seed=0))
     known = contract.preprocessing is not None and "channels" not in contract.unknown
     return Rules(
         network=network,
@@ -137,9 +138,13 @@ def rules_for(
             theirs.in_channels,
         ),
         shapes=shapes,
-        image=_reading_the_image({name: tensor.shape for name, tensor in network.state_dict().items()}),
+        image=_reading_the_image(_shapes(network)),
         their_image=_reading_the_image(shapes),
     )
+
+
+def _shapes(network: nn.Module) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in network.state_dict().items()}
 
 
 def _reading_the_image(shapes: Mapping[str, torch.Size]) -> str:

@@ -190,6 +190,31 @@ def test_a_checkpoint_is_checked_by_what_it_tells_of_itself(make_run, make_plan)
 
 
 @pytest.mark.parametrize(
+    ("theirs", "ours", "fits"),
+    [
+        (("T1", "T2"), ("T1", "T2"), True),
+        (("T1", "T2"), ("channel0", "channel1"), True),
+        (("T1", "T2"), ("T2", "T1"), False),
+        (("T1", "T2"), ("T1",), False),
+        (("channel0",), ("channel0", "channel1"), False),
+        (("CT",), ("MR",), False),
+    ],
+)
+def test_a_network_that_nothing_adapts_takes_its_own_channels_alone(make_run, make_plan, theirs, ours, fits):
+    plans = [make_plan(channels=names, normalisation=("zscore",) * len(names)) for names in (theirs, ours)]
+    found = checkpoint.load(make_run(plan=plans[0]))
+    if fits:
+        check_preprocessing(found, plans[1])
+        return
+    with pytest.raises(
+        TransferError, match=f"channels: {', '.join(theirs)} there, {', '.join(ours)} here"
+    ) as e:
+        check_preprocessing(found, plans[1])
+    assert str(e.value).count("channels:") == 1
+    assert "--accept-mismatch" not in str(e.value)
+
+
+@pytest.mark.parametrize(
     ("fields", "warned"),
     [
         ({}, False),
