@@ -27,9 +27,15 @@ from ..seg import evaluate as evaluating
 from ..seg import finetune as finetuning
 from ..seg.batch_predict import Predictions
 from ..seg.checkpoint import load
+from ..seg.contract import ways_out
 from ..seg.evaluate import Evaluation
 from ..seg.finetune import FinetuneConfig, Finetuned
-from ..seg.networks.registry import NETWORKS
+from ..seg.guard import patches_of
+from ..seg.handoff import hand_over
+from ..seg.neighbours.sources import open_source
+from ..seg.networks.registry import NETWORKS, architecture_for, build
+from ..seg.training import planned as planned_training
+from ..seg.transfer_report import Choice, TransferReport
 from ..ssl import embeddings as embedding
 from ..ssl import pretrain as pretraining
 from ..ssl.embeddings import Embeddings
@@ -168,6 +174,8 @@ def finetune(
     config: str | Path | None = None,
     set: Sequence[str] = (),
     pretrained: str | Path | None = None,
+    mapping: str | Path | None = None,
+    accept_mismatch: bool = False,
     resume: bool = False,
 ) -> Finetuned:
     """Trains a network on labels: from scratch (the supervised baseline) or from `pretrained`.
@@ -182,11 +190,14 @@ def finetune(
         cases: JSON file with the lists train, validation, test (a run's split.json) instead.
         config: YAML file of settings (FinetuneConfig).
         set: overrides such as "optimizer.lr=0.001".
-        pretrained: run, checkpoint folder or weights file to start from.
+        pretrained: weights to start from: a run, a checkpoint folder, a weights file, or those of nnU-Net,
+            nnssl or a plain state dict. `transfer` tells beforehand what of them would arrive.
+        mapping: YAML file that tells what the names of a state dict mean.
+        accept_mismatch: fine-tune though the volumes of the pretraining were prepared otherwise.
         resume: continue the run from its last checkpoint.
     """
     opened = Store.open(store)
-    settled = configuration(FinetuneConfig, config, set, **({} if seed is None else {"seed": seed}))
+    settled = _finetune_config(config, set, seed=seed, accept_mismatch=accept_mismatch or None)
     if cases is None:
         chosen = split(
             opened.annotated, test=test, labelled=labelled, seed=settled.seed, split_seed=split_seed
@@ -210,11 +221,66 @@ def finetune(
             chosen,
             out,
             settled,
-            pretrained=load(pretrained) if pretrained is not None else None,
+            pretrained=open_source(pretrained, mapping) if pretrained is not None else None,
             resume=resume,
             observer=TrainingDisplay(shown),
             announce=_say,
         )
+
+
+def transfer(
+    checkpoint: str | Path,
+    store: str | Path,
+    *,
+    load: Choice | None = None,
+    accept_mismatch: bool = False,
+    mapping: str | Path | None = None,
+    config: str | Path | None = None,
+    set: Sequence[str] = (),
+    json: str | Path | None = None,
+) -> TransferReport:
+    """What `finetune` would take of pretrained weights for a store; nothing is trained or written but `json`.
+
+    Volumes that were prepared otherwise are no error here: they stand in the report, with the ways out among
+    its warnings.
+
+    Args:
+        checkpoint: as `pretrained` of `finetune`.
+        store: what `prepare` made.
+        load: "encoder", "decoder", "both", or names of parts and blocks; the configuration's when None.
+        accept_mismatch: report as accepted that volumes were prepared otherwise.
+        mapping: YAML file that tells what the names of a state dict mean.
+        config, set: as in `finetune`.
+        json: file to write the report to.
+    """
+    opened = Store.open(store)
+    settled = _finetune_config(config, set, load=load, accept_mismatch=accept_mismatch or None)
+    plan = planned_training(opened.plan, settled)
+    architecture = architecture_for(plan)
+    source = open_source(checkpoint, mapping)
+    found = hand_over(
+        build(architecture, settled.seed),
+        architecture,
+        source,
+        plan,
+        patches_of(opened, sorted(opened.cases), plan.training.patch),
+        load=settled.load,
+        expected_share=settled.expected_share,
+        accept_mismatch=True,
+    )
+    report = found
+    if found.mismatches and not settled.accept_mismatch:
+        refused = f"fine-tuning refuses volumes prepared otherwise. {ways_out(source.contract, plan)}"
+        report = replace(found, accepted=False, warnings=(*found.warnings, refused))
+    if json is not None:
+        write_text(Path(json), json_library.dumps(plain(report), indent=1))
+    return report
+
+
+def _finetune_config(config: str | Path | None, set: Sequence[str], **given: object) -> FinetuneConfig:
+    """The settings of a file and of `set`, under those that are given and not None."""
+    told = {name: value for name, value in given.items() if value is not None}
+    return configuration(FinetuneConfig, config, set, **told)
 
 
 def pretrain(

@@ -43,6 +43,12 @@ Subjects = Annotated[
 Regions = Annotated[
     Path | None, typer.Option(help="Folder of masks of what was annotated, named as their images are.")
 ]
+Mapping = Annotated[
+    Path | None, typer.Option(help="YAML file that tells what the names of a state dict mean.")
+]
+AcceptMismatch = Annotated[
+    bool, typer.Option("--accept-mismatch", help="Go on though its volumes were prepared otherwise.")
+]
 JsonFile = Annotated[Path | None, typer.Option(help="Write everything to this file as well.")]
 
 
@@ -129,7 +135,9 @@ def prepare(
 def finetune(
     store: Annotated[Path, typer.Option(help="What `fewvox prepare` made.")],
     out: Annotated[Path, typer.Option(help="The run folder to make.")],
-    pretrained: Annotated[Path | None, typer.Option(help="Run or weights to start from.")] = None,
+    pretrained: Annotated[
+        Path | None, typer.Option(help="Run or weights to start from; `fewvox transfer` shows what arrives.")
+    ] = None,
     labelled: Annotated[
         int | None, typer.Option(min=1, help="Labels to use, each of another subject.")
     ] = None,
@@ -143,6 +151,8 @@ def finetune(
     cases: Annotated[Path | None, typer.Option(help="JSON lists train, validation, test instead.")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings.")] = None,
     set: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Override a setting.")] = None,
+    mapping: Mapping = None,
+    accept_mismatch: AcceptMismatch = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")] = False,
 ) -> None:
     """Train on labels; without --pretrained this is the supervised baseline."""
@@ -159,9 +169,49 @@ def finetune(
         config=config,
         set=set or (),
         pretrained=pretrained,
+        mapping=mapping,
+        accept_mismatch=accept_mismatch,
         resume=resume,
     )
     console.print(f"run: {escape(str(run.path))}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def transfer(
+    checkpoint: Annotated[Path, typer.Argument(help="Run or weights, as for `finetune --pretrained`.")],
+    store: Annotated[Path, typer.Option(help="What `fewvox prepare` made.")],
+    dry_run: Annotated[  # noqa: ARG001 (the command does nothing else; the option says so)
+        bool, typer.Option("--dry-run", help="Train nothing. It never does: finetune --pretrained trains.")
+    ] = True,
+    load: Annotated[
+        str | None, typer.Option(help="encoder, decoder, both, or blocks such as encoder.0,encoder.1.")
+    ] = None,
+    accept_mismatch: AcceptMismatch = False,
+    mapping: Mapping = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file of settings of the fine-tuning.")] = None,
+    set: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Override a setting.")] = None,
+    json: JsonFile = None,
+) -> None:
+    """Show what of pretrained weights would arrive, and whether the volumes are alike. Nothing is trained.
+
+    Exit 1 where volumes were prepared otherwise, which `finetune` would refuse.
+    """
+    from . import api
+
+    report = api.transfer(
+        checkpoint,
+        store,
+        load=_choice(load),
+        accept_mismatch=accept_mismatch,
+        mapping=mapping,
+        config=config,
+        set=set or (),
+        json=json,
+    )
+    console.print(escape("\n".join(report.lines())), highlight=False, soft_wrap=True)
+    if report.mismatches and not report.accepted:
+        console.print("[red]fine-tuning would refuse this[/]: the volumes were prepared otherwise")
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -358,6 +408,10 @@ def _show_comparison(made: Any) -> None:
     if failed:
         console.print(f"[red]{len(failed)} runs failed[/]; the report says why", highlight=False)
         raise typer.Exit(1)
+
+
+def _choice(text: str | None) -> Any:
+    return text if text in (None, "encoder", "decoder", "both") else tuple(text.split(","))
 
 
 def _schemes(text: str | None) -> Any:

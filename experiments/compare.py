@@ -37,10 +37,12 @@ from ..seg import batch_predict
 from ..seg import evaluate as evaluating
 from ..seg import finetune as finetuning
 from ..seg import run as runs
-from ..seg.checkpoint import Checkpoint, load
+from ..seg.checkpoint import load
 from ..seg.engine.tracking import read_metrics
 from ..seg.evaluate import CaseScore
-from ..seg.transfer import TransferReport
+from ..seg.neighbours.sources import open_source
+from ..seg.source import Source, source_of
+from ..seg.transfer_report import PARTS, TransferReport, ranges
 from ..ssl import pretrain as pretraining
 from . import api
 from .comparison import (
@@ -56,7 +58,7 @@ from .paired_tests import case_means, compare_arms, summarise
 from .reading import scan_options
 from .report.report import write_report
 from .report.sights import sights
-from .results import Curve, Results, RunRecord, Score, write_results
+from .results import Curve, Results, RunRecord, Score, Transferred, write_results
 
 
 @settings
@@ -215,9 +217,8 @@ class Bench:
         seen = {self.store.cases[case].content_hash: case for case in self.unannotated}
         for name, arm in self.config.arms.items():
             if arm.pretrained is not None:
-                info = load(arm.pretrained).info
-                known = {*info.trained_on, *info.validated_on, *info.inherited}
-                seen |= dict.fromkeys(known, f"a volume of the weights of {name}")
+                known = open_source(arm.pretrained).seen or ()
+                seen |= dict.fromkeys(known, f"a volume that the weights of {name} have seen")
         leaked = [(case, seen[hashed]) for case, hashed in self.test_hashes.items() if hashed in seen]
         if leaked or not self.test_hashes:
             raise UserError(
@@ -248,11 +249,11 @@ class Bench:
         """The scores of a cell."""
         return self.folder("scores", cell).with_suffix(".json")
 
-    def pretrained(self, cell: Cell) -> Checkpoint | None:
+    def pretrained(self, cell: Cell) -> Source | None:
         """The weights that a fine-tuning starts from; None from scratch."""
         arm = self.config.arms[cell.arm]
         if arm.pretrained is not None:
-            return load(arm.pretrained)
+            return open_source(arm.pretrained)
         if arm.pretrain is None:
             return None
         before = Cell(arm=cell.arm, labels=None, seed=cell.seed)
@@ -263,7 +264,7 @@ class Bench:
                 rule="A fine-tuning starts from finished weights",
                 remedy="See why the pretraining failed, and run the comparison again",
             )
-        return load(self.folder("pretraining", before), "last")
+        return source_of(load(self.folder("pretraining", before), "last"))
 
     def key(self, cell: Cell) -> str:
         """A hash of all that the scores of a cell depend on."""
@@ -515,7 +516,7 @@ class Bench:
             "method": info.method,
             "steps": info.steps,
             "volumes": len(info.trained_on) + len(info.validated_on),
-            "parameters_loaded": _loaded(run),
+            **_taken(run),
             "curves": _curves(run, whole=cell.labels is None),
         }
 
@@ -565,12 +566,24 @@ def _mean_dice(scores: list[Score], cell: Cell) -> float | None:
     return fmean(means.values()) if means else None
 
 
-def _loaded(run: Path) -> dict[str, float]:
+def _taken(run: Path) -> dict[str, object]:
+    """What a run took of pretrained weights, as fields of its record; nothing from scratch."""
     file = run / runs.TRANSFER
     if not file.is_file():
         return {}
     report = read_json(file, TransferReport)
-    return {part: report.share(part) for part in ("encoder", "decoder", "output")}
+    blocks = report.blocks()
+    deviations = report.proof.deviations.values() if report.proof else ()
+    return {
+        "parameters_loaded": {part: report.share(part) for part in PARTS},
+        "transferred": Transferred(
+            adapted=ranges(b.name for b in blocks if b.state in ("adapted", "mixed")),
+            reinitialised=ranges(b.name for b in blocks if b.state == "re-initialised"),
+            deviation=max(deviations, default=None),
+            accepted=tuple(f"{m.what}: {m.theirs} there, {m.ours} here" for m in report.mismatches),
+            warnings=(*report.warnings, *(report.guard.warnings if report.guard else ())),
+        ),
+    }
 
 
 def _curves(run: Path, *, whole: bool) -> tuple[Curve, ...]:

@@ -8,11 +8,13 @@ import psutil
 import torch
 
 from ..data.errors import UserError
-from ..data.plan import BUDGETS, BudgetName, Plan, Scheme, make_plan
+from ..data.plan import BUDGETS, BudgetName, Plan, Preprocessing, Scheme, Training, make_plan
 from ..data.scan import Scan
-from ..data.settings import plain, read_yaml
+from ..data.settings import checked, plain, read_yaml
 from ..seg.checkpoint import load
+from ..seg.contract import counterparts, is_adoptable
 from ..seg.engine.estimate import training_bytes
+from ..seg.neighbours.sources import open_source
 from ..seg.networks.registry import architecture_for, build
 
 # edges of the cubes of voxels that a budget in GiB is tried with, largest first
@@ -35,7 +37,7 @@ def planned(
     if file is not None:
         chosen = read_yaml(Path(file), Plan)
     elif checkpoint is not None:
-        chosen = adopted(load(checkpoint).info.plan, made, checkpoint, say)
+        chosen = adopted(plan_of(checkpoint, made), made, checkpoint, say)
     else:
         return made
     if chosen.labels is None and made.labels is not None:
@@ -68,23 +70,73 @@ def check_one_source(
         )
 
 
-def adopted(theirs: Plan, own: Plan, where: str | Path, say: Callable[[str], None]) -> Plan:
-    """The plan of a pretrained network with the labels of this data set; UserError where it cannot fit."""
-    if len(theirs.preprocessing.channels) != len(own.preprocessing.channels):
+def plan_of(where: str | Path, own: Plan) -> Plan:
+    """The plan that weights were trained with; UserError where they do not tell it all."""
+    source = open_source(where)
+    if source.kind == "fewvox":
+        return load(where).info.plan
+    told, topology = source.contract, source.architecture.topology
+    if told.preprocessing is None or told.patch is None or told.unknown:
         raise UserError(
             where,
-            found=f"a network for {len(theirs.preprocessing.channels)} channels "
-            f"({', '.join(theirs.preprocessing.channels)})",
-            rule=f"The data set has the channels {', '.join(own.preprocessing.channels)}",
-            remedy="Pretrain on volumes with these channels, or prepare the data without --from-checkpoint",
+            found=f"it does not tell {', '.join(told.unknown) or 'how its volumes were prepared'}",
+            rule="What is adopted is how the volumes of the pretraining were prepared",
+            remedy="Prepare the data without --from-checkpoint, and fine-tune with --accept-mismatch",
         )
-    for part in ("preprocessing", "training"):
-        adopting, made = plain(getattr(theirs, part)), plain(getattr(own, part))
-        for key in sorted(adopting):
-            if adopting[key] != made.get(key):
-                say(f"{part}.{key}: {adopting[key]} as it was pretrained, {made.get(key)} from this data set")
+    training = Training(
+        patch=told.patch,
+        strides=topology.strides,  # type: ignore[arg-type]  # checked below
+        width=topology.features[0],
+        max_width=max(topology.features),
+        batch=own.training.batch,
+    )
+    return checked(Plan(preprocessing=told.preprocessing, labels=None, training=training), where)
+
+
+def adopted(theirs: Plan, own: Plan, where: str | Path, say: Callable[[str], None]) -> Plan:
+    """The plan of a pretrained network for this data set, which keeps its channels, orientation and labels.
+
+    Raises UserError where its volumes are too unlike those of the pretraining to be prepared as they were.
+    """
+    if not is_adoptable(theirs.preprocessing, own.preprocessing):
+        sides = (theirs.preprocessing, own.preprocessing)
+        there, here = (f"{how.spacing} {how.unit or '(no unit)'}" for how in sides)
+        raise UserError(
+            where,
+            found=f"its voxels were {there}",
+            rule=f"Those here are {here}: resampled so far, little is left of volumes, or most is invented",
+            remedy="Take weights from a pretraining on volumes more like these, or prepare the data without "
+            "--from-checkpoint and fine-tune with --accept-mismatch",
+        )
+    preprocessing = _adopted_preprocessing(theirs.preprocessing, own.preprocessing)
+    for part, chosen, made in (
+        ("preprocessing", plain(preprocessing), plain(own.preprocessing)),
+        ("training", plain(theirs.training), plain(own.training)),
+    ):
+        for key in sorted(chosen):
+            if chosen[key] != made.get(key):
+                say(f"{part}.{key}: {chosen[key]} as it was pretrained, {made.get(key)} from this data set")
+    if theirs.preprocessing.orientation != own.preprocessing.orientation:
+        say(
+            f"preprocessing.orientation: {own.preprocessing.orientation} from the files, which cannot be "
+            f"turned to {theirs.preprocessing.orientation} as it was pretrained: "
+            "fine-tune with --accept-mismatch"
+        )
     reasons = {key: f"adopted from a checkpoint; {why}" for key, why in theirs.reasons.items()}
-    return replace(theirs, labels=own.labels, reasons={**reasons, "labels": own.reasons.get("labels", "")})
+    reasons["labels"] = own.reasons.get("labels", "")
+    return replace(theirs, preprocessing=preprocessing, labels=own.labels, reasons=reasons)
+
+
+def _adopted_preprocessing(theirs: Preprocessing, own: Preprocessing) -> Preprocessing:
+    """Their spacing, and for each of our channels what is done to grey values of its first counterpart."""
+    places = [of_theirs[0] for of_theirs in counterparts(theirs, own)]
+    return replace(
+        theirs,
+        orientation=own.orientation,
+        channels=own.channels,
+        normalisation=tuple(theirs.normalisation[c] for c in places),
+        windows=tuple(theirs.windows[c] for c in places) if theirs.windows else (),
+    )
 
 
 def make_within(

@@ -42,13 +42,29 @@ class Curve:
 
 
 @settings
+class Transferred:
+    """What a fine-tuning took of pretrained weights beside shares of parameters, from its transfer report.
+
+    Blocks are told as "encoder.0-2, decoder.1". `deviation` is the largest of the proof, in standard
+    deviations; None where nothing could be compared.
+    """
+
+    adapted: str = ""
+    reinitialised: str = ""
+    deviation: float | None = None
+    accepted: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@settings
 class RunRecord:
     """One pretraining, fine-tuning, or set of another tool's predictions, and how it went.
 
     `labels` is None for a pretraining. `seconds` is training wall-clock time over all sittings, `sittings`
     how many there were. `parameters_loaded` tells for each part of the network the share of its parameters
-    that came from the pretraining. `zero_classes` are the label values whose Dice is 0 in every test case:
-    such a run measures optimisation rather than pretraining. `error` says why a run failed.
+    that came from the pretraining, `transferred` the rest of the transfer report. `zero_classes` are the
+    label values whose Dice is 0 in every test case: such a run measures optimisation rather than
+    pretraining. `error` says why a run failed.
     """
 
     stage: Literal["pretraining", "fine-tuning", "foreign"]
@@ -65,6 +81,7 @@ class RunRecord:
     mean_dice: float | None = None
     zero_classes: tuple[int, ...] = ()
     parameters_loaded: dict[str, float] = field(default_factory=dict)
+    transferred: Transferred | None = None
     curves: tuple[Curve, ...] = ()
 
 

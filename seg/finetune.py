@@ -5,7 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
+from pydantic import Field
 from torch import nn
 
 from ..data.errors import UserError
@@ -17,11 +19,13 @@ from ..data.settings import checked, settings
 from ..data.splits import Split
 from ..data.store import Store
 from . import run
-from .checkpoint import Checkpoint, CheckpointInfo, load
+from .checkpoint import CheckpointInfo, load
 from .engine.loop import Observer, StepResult, train
 from .engine.optimisers import resolved
 from .engine.schedules import ScheduleName, resolved_schedule
 from .few_labels import lr_share, steps_for
+from .guard import patches_of
+from .handoff import hand_over
 from .keeping import KeepConfig, Keeper
 from .losses import dice_cross_entropy, overlapping_dice_cross_entropy
 from .metrics import dice
@@ -29,9 +33,17 @@ from .model_card import write_card
 from .networks.registry import architecture_for, build
 from .networks.unet import UNet
 from .predict import Predictor, kind_of
-from .source import source_of
-from .training import TrainingConfig, choose_device, estimate, planned, resolved_training, with_flips
-from .transfer import check_preprocessing, transfer
+from .source import Source
+from .training import (
+    TrainingConfig,
+    choose_device,
+    described,
+    estimate,
+    planned,
+    resolved_training,
+    with_flips,
+)
+from .transfer import EXPECTED_SHARE
 from .transfer_report import Choice, TransferReport
 
 log = logging.getLogger(__name__)
@@ -46,13 +58,19 @@ PRETRAINED_LR = 1.0
 class FinetuneConfig(TrainingConfig):
     """A training on labels.
 
-    `load` chooses the parts taken from a checkpoint; `keep` holds the network to them. Steps, learning rate
-    and warm-up that are not set follow from the number of labelled volumes (`few_labels.py`); a schedule
-    "auto" is "standard" from scratch and `PRETRAINED_SCHEDULE` from a checkpoint.
+    Steps, learning rate and warm-up that are not set follow from the number of labelled volumes
+    (`few_labels.py`); a schedule "auto" is "standard" from scratch, `PRETRAINED_SCHEDULE` from a checkpoint.
+
+    `load` chooses what is taken of pretrained weights: "encoder", "decoder", "both", or a list of parts and
+    blocks such as "encoder.0". Less than `expected_share` of it that fits is an error. `accept_mismatch` goes
+    on where the volumes of the pretraining were prepared otherwise. `keep` holds the network to what was
+    loaded. `network` None is that of the weights.
     """
 
     patches: PatchConfig = PatchConfig()
     load: Choice = "both"
+    expected_share: Annotated[float, Field(ge=0, le=1)] = EXPECTED_SHARE
+    accept_mismatch: bool = False
     keep: KeepConfig = KeepConfig()
 
 
@@ -89,7 +107,7 @@ def finetune(
     out: str | Path,
     config: FinetuneConfig | None = None,
     *,
-    pretrained: Checkpoint | None = None,
+    pretrained: Source | None = None,
     resume: bool = False,
     observer: Observer | None = None,
     announce: Callable[[str], None] | None = None,
@@ -113,7 +131,7 @@ def finetune(
     plan = planned(store.plan, config)
     _check_cases(store, split)
     if pretrained is not None and config.network is None:
-        config = replace(config, network=pretrained.info.architecture.name)
+        config = replace(config, network=pretrained.architecture.name)
     config = resolved_config(config, plan, len(split.train), pretrained=pretrained is not None)
     _check_unseen(store, split, pretrained)
     store.check([*split.train, *split.validation])
@@ -137,8 +155,17 @@ def finetune(
     # before the run begins: weights that do not fit leave nothing behind
     report = None
     if pretrained is not None:
-        check_preprocessing(pretrained, plan)
-        report = transfer(network, info.architecture, source_of(pretrained), plan, load=config.load)
+        report = hand_over(
+            network,
+            info.architecture,
+            pretrained,
+            plan,
+            # of a single training case they would tell of that case alone
+            patches_of(store, sorted(store.cases.keys() - set(split.test)), plan.training.patch),
+            load=config.load,
+            expected_share=config.expected_share,
+            accept_mismatch=config.accept_mismatch,
+        )
     if resume:
         run.check_resumable(out, config, ids, report)
         if run.has_checkpoint(out):
@@ -147,6 +174,8 @@ def finetune(
         run.start(out, config, plan, ids, report, store.records)
     if report is not None:
         say("\n".join(report.lines()))
+    if pretrained is not None and pretrained.seen is None and split.test:
+        say("warning: the weights do not tell what they were trained on; it may have been the test cases")
     device = choose_device(config.device)
     network.to(device)
     keeper = Keeper(network, _transferred(report), config.keep) if report and config.keep.used else None
@@ -162,7 +191,7 @@ def finetune(
         partial(sampler.batches, workers=config.workers or 0, device=device),
         out,
         config,
-        describe=lambda steps, scores: replace(info, steps=steps, scores=scores),
+        describe=partial(described, network, info, patches_of(store, split.train, plan.training.patch)),
         validate=validator,
         observer=observer,
     )
@@ -226,15 +255,12 @@ class Validator:
         return {"score": sum(means.values()) / len(means), **means} if means else {}
 
 
-def _seen(pretrained: Checkpoint | None) -> tuple[str, ...]:
-    """Content hashes of all that a checkpoint was trained or chosen on, itself or by inheritance."""
-    if pretrained is None:
-        return ()
-    info = pretrained.info
-    return tuple(sorted({*info.trained_on, *info.validated_on, *info.inherited}))
+def _seen(pretrained: Source | None) -> tuple[str, ...]:
+    """Content hashes of all that weights were trained or chosen on, as far as that is known."""
+    return () if pretrained is None or pretrained.seen is None else pretrained.seen
 
 
-def _check_unseen(store: Store, split: Split, pretrained: Checkpoint | None) -> None:
+def _check_unseen(store: Store, split: Split, pretrained: Source | None) -> None:
     seen = set(_seen(pretrained))
     leaked = [case for case in split.test if store.cases[case].content_hash in seen]
     if leaked:

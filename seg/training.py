@@ -8,19 +8,22 @@ from typing import Annotated, Literal, TypeVar
 import psutil
 import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from ..data.augment.chain import AugmentConfig
 from ..data.errors import UserError
 from ..data.plan import Plan
 from ..data.settings import checked, settings
 from ..data.supply import default_workers
+from .checkpoint import CheckpointInfo
 from .engine.estimate import seconds_per_step, training_bytes
 from .engine.loop import Batch, LoopConfig, whole
 from .engine.optimisers import SHORT_TRAINING, resolved
 from .engine.schedules import resolved_schedule
+from .inputs import input_statistics
 from .networks.registry import DEFAULT, NetworkName
 from .networks.unet import UNet
+from .probe import probed
 
 log = logging.getLogger(__name__)
 
@@ -139,6 +142,22 @@ def flip_probability(plan: Plan, steps: int) -> float:
     return 0.5 if plan.preprocessing.orientation == "stored" or steps >= SHORT_TRAINING else 0.0
 
 
+def described(
+    network: UNet, info: CheckpointInfo, patches: Tensor, steps: int, scores: dict[str, float]
+) -> CheckpointInfo:
+    """What a checkpoint of `network` after so many steps says of itself.
+
+    `patches` (B, C, Z, Y, X) are some that it was trained on, without augmentation.
+    """
+    return replace(
+        info,
+        steps=steps,
+        scores=scores,
+        probe=probed(network, info.architecture.in_channels),
+        inputs=input_statistics(network, patches),
+    )
+
+
 def choose_device(name: str) -> torch.device:
     """The device of that name; `auto` is the GPU where there is one. Raises UserError when there is none."""
     if name not in ("auto", "cpu", "cuda"):
@@ -173,7 +192,7 @@ def estimate(
     return Estimate(
         seconds=seconds * whole(config.steps),
         memory_bytes=training_bytes(network, views * config.batch, channels, config.patch),
-        # last, best and the one being written; float32 weights and up to two moments each
-        disk_bytes=3 * parameters * 12,
+        # last, the one before, best and the one being written; float32 weights and up to two moments each
+        disk_bytes=4 * parameters * 12,
         parameters=parameters,
     )

@@ -7,9 +7,7 @@ from torch import Tensor
 
 from ..data.errors import UserError
 from ..data.hashing import file_hash
-from ..data.plan import SPACING_TOLERANCE, Plan
-from ..data.units import factor
-from .checkpoint import Checkpoint
+from ..data.plan import Plan
 from .networks.registry import Architecture
 from .networks.unet import UNet
 from .source import Source
@@ -209,35 +207,3 @@ def _check_proof(proof: Proof, source: Source) -> None:
             rule=f"A block whose weights were all loaded answers as it did, within {TOLERANCE:g}",
             remedy="The file is damaged or its tensors were exchanged: take another checkpoint",
         )
-
-
-def check_preprocessing(checkpoint: Checkpoint, plan: Plan) -> None:
-    """Raises TransferError unless the checkpoint saw volumes prepared as those of `plan` are."""
-    theirs, ours = checkpoint.info.plan.preprocessing, plan.preprocessing
-    differing = []
-    if not _same_spacing(theirs.spacing, theirs.unit, ours.spacing, ours.unit):
-        differing.append(f"spacing {theirs.spacing} {theirs.unit}, here {ours.spacing} {ours.unit}")
-    if theirs.orientation != ours.orientation:
-        differing.append(f"orientation {theirs.orientation}, here {ours.orientation}")
-    if theirs.normalisation != ours.normalisation:
-        differing.append(f"normalisation {theirs.normalisation}, here {ours.normalisation}")
-    if len(theirs.channels) != len(ours.channels):
-        differing.append(f"channels {theirs.channels}, here {ours.channels}")
-    if differing:
-        raise TransferError(
-            checkpoint.path,
-            found="it was trained with " + "; ".join(differing),
-            rule="Volumes are prepared alike before and after the hand-off, or a gain turns into a loss",
-            remedy="Prepare the store with the checkpoint's plan (`fewvox prepare --plan RUN/plan.yaml`)",
-        )
-
-
-def _same_spacing(
-    a: tuple[float, ...] | None, unit_a: str | None, b: tuple[float, ...] | None, unit_b: str | None
-) -> bool:
-    if a is None or b is None:
-        return a == b
-    if (unit_a is None) != (unit_b is None):
-        return False
-    f = factor(unit_a, unit_b) if unit_a and unit_b else 1.0
-    return all(abs(x * f - y) <= SPACING_TOLERANCE * y for x, y in zip(a, b, strict=True))

@@ -12,8 +12,8 @@ from ..data.errors import UserError
 from ..data.loader import step_seed
 from ..data.store import Store
 from ..seg.checkpoint import Checkpoint
+from ..seg.contract import check_preprocessing
 from ..seg.training import choose_device
-from ..seg.transfer import check_preprocessing
 from .heads import pool
 from .method import ViewSpec
 from .monitors import EmbeddingMeasures, measure

@@ -19,9 +19,18 @@ from ..seg import run
 from ..seg.checkpoint import CheckpointInfo, load
 from ..seg.engine.loop import Observer, TrainingError, train, whole
 from ..seg.engine.optimisers import resolved
+from ..seg.guard import patches_of
 from ..seg.model_card import write_card
 from ..seg.networks.registry import architecture_for, build
-from ..seg.training import TrainingConfig, choose_device, estimate, planned, resolved_training, with_flips
+from ..seg.training import (
+    TrainingConfig,
+    choose_device,
+    described,
+    estimate,
+    planned,
+    resolved_training,
+    with_flips,
+)
 from .method import Method, Views, ViewSpec
 from .methods.registry import Registered, find_method
 from .monitors import measure
@@ -131,7 +140,9 @@ def pretrain(
         partial(sampler.batches, workers=config.workers or 0, device=choose_device(config.device)),
         out,
         config,
-        describe=lambda steps, scores: replace(info, steps=steps, scores=scores),
+        describe=partial(
+            described, method.exported_network(), info, patches_of(store, cases, plan.training.patch)
+        ),
         after_step=method.after_step,
         validate=Monitor(method, sampler, config.monitor_volumes),
         validation="monitor",

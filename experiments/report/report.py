@@ -116,6 +116,7 @@ def write_report(results: Results, pictures: Sequence[Picture], out: Path) -> No
         runs=runs,
         failed=[r for r in runs if r.status == "failed"],
         unfold=len(runs) <= _MAX_OPEN_ROWS,
+        transferred=_transferred(runs),
         totals=_totals(runs),
         per_class=_per_class(results, list(styles)),
         config=yaml.safe_dump(results.config, sort_keys=False, allow_unicode=True, width=100),
@@ -291,6 +292,11 @@ def _per_class(results: Results, arms: list[str]) -> list[ClassRow]:
 def _mean(scores: list[Score], name: Literal["iou", "hd95"]) -> float | None:
     values = [v for v in (getattr(score, name) for score in scores) if v is not None]
     return sum(values) / len(values) if values else None
+
+
+def _transferred(runs: list[RunRecord]) -> list[RunRecord]:
+    """The first run of each arm that began with pretrained weights: its others begin alike."""
+    return list({r.arm: r for r in reversed(runs) if r.transferred is not None}.values())[::-1]
 
 
 def _totals(runs: list[RunRecord]) -> dict[str, Any]:

@@ -230,7 +230,10 @@ def test_a_run_is_told_with_all_that_belongs_to_it(finished):
     assert {c.name for c in before.curves} >= {"loss", "unexplained_variance", "monitor/effective_rank"}
     assert (after.stage, after.method, after.steps, after.volumes) == ("fine-tuning", "supervised", 3, 2)
     assert after.parameters_loaded == {"encoder": 1, "decoder": 1, "output": 0}
-    assert scratch.parameters_loaded == {}
+    assert after.transferred is not None
+    assert (after.transferred.adapted, after.transferred.reinitialised) == ("", "output")
+    assert after.transferred.accepted == ()
+    assert (scratch.parameters_loaded, scratch.transferred) == ({}, None)
     (curve,) = scratch.curves
     assert (curve.name, curve.steps) == ("loss", (0, 1, 2))
     dice = [s.dice for s in finished.results.scores if (s.arm, s.labels) == ("scratch", 2)]

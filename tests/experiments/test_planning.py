@@ -12,7 +12,10 @@ from fewvox.data.plan import make_plan
 from fewvox.data.scan import Scan
 from fewvox.data.settings import write_yaml
 from fewvox.experiments import planning
-from fewvox.experiments.planning import adopted, bytes_for, label_kind_of, make_within, planned
+from fewvox.experiments.planning import adopted, bytes_for, label_kind_of, make_within, plan_of, planned
+from fewvox.seg.contract import mismatches
+from fewvox.seg.networks.registry import architecture_for
+from fewvox.seg.source import Contract
 
 
 @pytest.fixture
@@ -79,7 +82,7 @@ def test_the_memory_of_the_device_is_not_used_up(scanned, costs, monkeypatch):
 
 def said_by(plan, scanned, monkeypatch, **given) -> tuple[object, list[str]]:
     said: list[str] = []
-    monkeypatch.setattr(planning, "load", lambda _: SimpleNamespace(info=SimpleNamespace(plan=plan)))
+    monkeypatch.setattr(planning, "plan_of", lambda *_: plan)
     given = {"file": None, "checkpoint": None, "budget": "cpu", "normalisation": None, **given}
     return planned(scanned, **given, say=said.append), said
 
@@ -104,11 +107,74 @@ def test_a_checkpoint_of_the_same_plan_changes_nothing(scanned, monkeypatch):
     assert (plan.store_hash, said) == (own.store_hash, [])
 
 
-def test_a_network_of_other_channels_is_refused(scanned, make_facts):
+def two_channels(make_facts, *names):
+    made = make_plan(Fingerprint.of([make_facts("z", channels=names)]))
+    how = replace(made.preprocessing, normalisation=("zscore", "percentile"))
+    return replace(made, preprocessing=how)
+
+
+def test_the_channels_of_the_data_keep_their_names_and_order(scanned, make_facts):
+    theirs = two_channels(make_facts, "red", "green")
+    plan = adopted(theirs, two_channels(make_facts, "green", "red"), "run", lambda _: None)
+    assert plan.preprocessing.channels == ("green", "red")
+    assert plan.preprocessing.normalisation == ("percentile", "zscore")
+    assert mismatches(Contract(preprocessing=theirs.preprocessing, patch=None), plan) == ()
+
+
+def test_a_data_set_of_more_channels_adopts_too(scanned, make_facts):
+    theirs = make_plan(Fingerprint.of([make_facts("z", spacing=(4.0, 2.0, 2.0))]))
+    plan = adopted(theirs, two_channels(make_facts, "red", "green"), "run", lambda _: None)
+    assert plan.preprocessing.channels == ("red", "green")
+    assert plan.preprocessing.normalisation == ("zscore", "zscore")
+    assert plan.preprocessing.spacing == (4.0, 2.0, 2.0)
+
+
+def test_an_orientation_that_files_do_not_know_is_not_adopted(scanned):
     own = make_plan(scanned.fingerprint)
-    theirs = make_plan(Fingerprint.of([make_facts("z", channels=("red", "green"))]))
-    with pytest.raises(UserError, match=r"run: a network for 2 channels \(red, green\).*channels channel0"):
+    theirs = replace(own, preprocessing=replace(own.preprocessing, orientation="RAS"))
+    said = []
+    assert adopted(theirs, own, "run", said.append).preprocessing == own.preprocessing
+    assert said == [
+        "preprocessing.orientation: stored from the files, which cannot be turned to RAS as it was "
+        "pretrained: fine-tune with --accept-mismatch"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("spacing", "refused"),
+    [
+        ((8.0, 4.0, 4.0), False),
+        ((8.2, 1.0, 1.0), True),
+        ((0.3, 1.0, 1.0), False),
+        ((2.0, 1.0, 0.12), True),
+        ((2000.0, 1000.0, 1000.0), True),
+    ],
+)
+def test_voxels_of_another_world_are_refused(scanned, spacing, refused):
+    own = make_plan(scanned.fingerprint)
+    theirs = replace(own, preprocessing=replace(own.preprocessing, spacing=spacing))
+    if not refused:
+        assert adopted(theirs, own, "run", lambda _: None).preprocessing.spacing == spacing
+        return
+    with pytest.raises(UserError, match=r"run: its voxels were .* um\. Those here are \(2\.0, 1"):
         adopted(theirs, own, "run", lambda _: None)
+
+
+def test_weights_of_another_program_give_the_plan_they_tell(scanned, monkeypatch):
+    own = make_plan(scanned.fingerprint, budget="cpu")
+    source = SimpleNamespace(
+        kind="nnunet",
+        contract=Contract(preprocessing=own.preprocessing, patch=(8, 16, 16)),
+        architecture=architecture_for(own),
+    )
+    monkeypatch.setattr(planning, "open_source", lambda _: source)
+    plan = plan_of("model", own)
+    assert plan.preprocessing == own.preprocessing
+    assert (plan.training.patch, plan.training.strides) == ((8, 16, 16), own.training.strides)
+    assert architecture_for(replace(plan, labels=own.labels)) == source.architecture
+    source.contract = Contract(preprocessing=own.preprocessing, patch=None, unknown=("spacing", "patch"))
+    with pytest.raises(UserError, match="model: it does not tell spacing, patch"):
+        plan_of("model", own)
 
 
 def test_a_plan_file_is_taken_with_the_labels_it_lacks(scanned, tmp_path, monkeypatch):

@@ -6,7 +6,16 @@ from html.parser import HTMLParser
 import pytest
 from fewvox.experiments.report import figures
 from fewvox.experiments.report.report import Picture, cautions, lead, sentences, verdict, write_report
-from fewvox.experiments.results import ArmSummary, Curve, Difference, Interval, Results, RunRecord, Score
+from fewvox.experiments.results import (
+    ArmSummary,
+    Curve,
+    Difference,
+    Interval,
+    Results,
+    RunRecord,
+    Score,
+    Transferred,
+)
 
 CASES = tuple(f"case_{i}" for i in range(8))
 NASTY = '<b>mine</b> & "yours" $x_1$ 細胞 ' + "long " * 20
@@ -470,3 +479,28 @@ def test_what_was_accepted_in_the_data_is_told(results):
     told = cautions(replace(results, accepted=tuple(f"accepted: label {n}." for n in range(7))))
     assert "In the data, accepted: label 0" in told
     assert "2 more such in the data; store.json lists them" in told
+
+
+def test_what_each_arm_took_from_pretraining_is_told_once(results, tmp_path):
+    def taken(deviation, **fields):
+        return Transferred(adapted="encoder.0", reinitialised="output", deviation=deviation, **fields)
+
+    told = {"accepted": ("spacing: 1 mm there, 2 mm <x> here",), "warnings": ("grey values of channel 0",)}
+    runs = [
+        replace(r, transferred=taken(3e-7, **told) if r.seed == 0 else taken(None))
+        if r.arm == "triplet" and r.stage == "fine-tuning"
+        else r
+        for r in results.runs
+    ]
+    write_report(replace(results, runs=tuple(runs)), [], tmp_path / "report.html")
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    section = page.text.split("What was taken from pretraining")[1].split("All runs")[0]
+    assert section.count("triplet") == 1
+    assert "scratch" not in section
+    assert "encoder.0 output 3e-07 prepared otherwise: spacing: 1 mm there, 2 mm <x> here." in section
+    assert "grey values of channel 0." in section
+
+
+def test_a_report_without_pretraining_tells_of_none(results, tmp_path):
+    write_report(results, [], tmp_path / "report.html")
+    assert "What was taken from pretraining" not in (tmp_path / "report.html").read_text(encoding="utf-8")

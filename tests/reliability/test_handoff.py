@@ -1,139 +1,98 @@
-"""Row T07 of the reliability table: checkpoints outlive what happens to the process that writes them."""
+"""Rows of the reliability table on checkpoints and the hand-off."""
 
 import json
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-import torch
+from fewvox.data.store import Store
 from fewvox.experiments import api
 from fewvox.seg import checkpoint
 
-TINY = ("steps=3", "patch=[8,16,8]", "width=4", "batch=2", "device=cpu", "checkpoint_every=1", "workers=0")
-VERSION_1 = Path(__file__).parents[1] / "seg/fixtures/version_1/weights.safetensors"
-KILLS = 50
-
-# torch is imported once; each child saves every step from the last checkpoint on until it is killed
-KILLER = """
-import json, os, random, signal, sys, time
-from dataclasses import replace
-from pathlib import Path
-import torch
-from fewvox.seg import checkpoint
-
-run, fixture, kills = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-start = checkpoint.load(fixture)
-network = start.network()
-
-def save(step):
-    with torch.no_grad():
-        network.output.bias[:] = float(step)
-    info = replace(start.info, steps=step, scores={})
-    checkpoint.save(run, network, info, {"step": step}, None)
-
-def save_on(told):
-    step = checkpoint.load(run, "last").info.steps
-    while True:
-        step += 1
-        save(step)
-        os.write(told, f"{step}\\n".encode())
-
-save(1)
-began = time.perf_counter()
-save(2)
-once, chance, reported, left = time.perf_counter() - began, random.Random(0), 2, 0
-for _ in range(kills):
-    reading, told = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(reading)
-        save_on(told)
-    os.close(told)
-    time.sleep(chance.uniform(0, 2 * once))
-    os.kill(child, signal.SIGKILL)
-    assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
-    with os.fdopen(reading) as lines:
-        reported = max([reported, *map(int, lines)])
-    found, state = checkpoint.load_training(run)
-    assert found.info.steps >= reported - 1, (found.info.steps, reported)
-    assert state == {"step": found.info.steps}
-    assert (found.tensors["output.bias"] == found.info.steps).all()
-    assert found.notes == ()
-    left += any(path.name.startswith(".partial") for path in (run / "checkpoints").iterdir())
-last = found.info.steps + 1
-save(last)
-print(json.dumps({"steps": last, "left": left}))
-"""
-
-
-def test_T07_fifty_kills_while_saving_leave_a_whole_checkpoint_each_time(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", KILLER, tmp_path / "run", VERSION_1, str(KILLS)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    # some kills came in the middle of a save, and others let it go on
-    assert told["left"] > 0
-    assert told["steps"] > 10
-    names = sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir())
-    last = told["steps"]
-    assert names == ["index.json", f"step_{last - 1:06d}", f"step_{last:06d}"]
+SMALL = ("patch=[8,16,8]", "width=4", "batch=2", "device=cpu", "steps=1")
 
 
 @pytest.fixture(scope="module")
-def straight(tiny_store, tmp_path_factory):
-    """A run of three steps, a checkpoint at each; do not write into it."""
-    out = tmp_path_factory.mktemp("straight") / "run"
-    return api.finetune(tiny_store.path, out, set=TINY).path
+def folders(tmp_path_factory, nifti_folder) -> Path:
+    """A run pretrained on volumes of 2 x 1 x 1 mm, and stores of volumes prepared alike and otherwise."""
+    folder = tmp_path_factory.mktemp("H04")
+    nifti_folder(folder / "theirs", 3)
+    api.prepare(folder / "theirs", folder / "theirs_store", budget="cpu")
+    api.pretrain("mae", folder / "theirs_store", folder / "run", set=SMALL)
+    nifti_folder(folder / "ours", 3, spacing=(1.0, 0.5, 0.5))
+    api.prepare(folder / "ours", folder / "ours_store", budget="cpu", normalisation=["percentile"])
+    return folder
 
 
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[-100] ^= 1
-    path.write_bytes(bytes(content))
-
-
-@pytest.mark.parametrize(("damage", "file"), [(truncate, "weights.safetensors"), (flip, "training.pt")])
-def test_T07_a_run_with_a_damaged_newest_checkpoint_goes_on_from_the_one_before(
-    tiny_store, straight, tmp_path, fewvox, damage, file
-):
-    run = tmp_path / "run"
-    shutil.copytree(straight, run)
-    damage(run / "checkpoints/step_000003" / file)
-    settings = [f"--set={text}" for text in TINY]
-    status, told = fewvox("finetune", "--store", tiny_store.path, "--out", run, *settings, "--resume")
-    assert status == 0, told
-    found, expected = checkpoint.load_training(run), checkpoint.load_training(straight)
-    assert found[0].notes == ()
-    assert found[0].info.steps == 3
-    assert found[0].tensors.keys() == expected[0].tensors.keys()
-    assert all(torch.equal(found[0].tensors[name], t) for name, t in expected[0].tensors.items())
-    assert str(found[1]) == str(expected[1])
-    assert (run / "metrics.jsonl").read_text() == (straight / "metrics.jsonl").read_text()
-
-
-def test_T07_a_run_whose_checkpoints_are_all_damaged_says_so_and_trains_nothing(
-    tiny_store, straight, tmp_path, fewvox
-):
-    run = tmp_path / "run"
-    shutil.copytree(straight, run)
-    for path in run.rglob("weights.safetensors"):
-        flip(path)
-    before = (run / "metrics.jsonl").read_bytes()
-    settings = [f"--set={text}" for text in TINY]
-    status, told = fewvox("finetune", "--store", tiny_store.path, "--out", run, *settings, "--resume")
+def test_H04_other_spacing_and_normalisation_are_refused_with_both_ways_out(folders, fewvox, tmp_path):
+    line = ("finetune", "--store", folders / "ours_store", "--pretrained", folders / "run")
+    settings = [part for value in SMALL for part in ("--set", value)]
+    status, told = fewvox(*line, "--out", tmp_path / "run", *settings)
     assert status == 1
-    for part in ("no checkpoint in it is whole", "step_000003", "step_000002", "damaged: its SHA-256"):
-        assert part in told, told
-    assert (run / "metrics.jsonl").read_bytes() == before
+    assert "spacing: 2 x 1 x 1 mm there, 1 x 0.5 x 0.5 mm (2 times finer) here" in told
+    assert "normalisation: zscore there, percentile here" in told
+    assert "fewvox prepare DATA --from-checkpoint RUN --out NEW" in told
+    assert "--accept-mismatch" in told
+    assert not (tmp_path / "run").exists()
+
+
+def test_H04_the_way_of_adopting_leads_to_a_training(folders, fewvox, tmp_path):
+    adopting = ("--from-checkpoint", folders / "run", "--out", tmp_path / "store")
+    status, told = fewvox("prepare", folders / "ours", *adopting)
+    assert status == 0
+    assert "preprocessing.spacing: [2.0, 1.0, 1.0] as it was pretrained" in told
+    how = Store.open(tmp_path / "store").plan.preprocessing
+    assert how == checkpoint.load(folders / "run").info.plan.preprocessing
+    run = api.finetune(tmp_path / "store", tmp_path / "run", pretrained=folders / "run", set=SMALL)
+    report = json.loads((run.path / "transfer.json").read_text())
+    assert (report["mismatches"], report["accepted"]) == ([], False)
+
+
+def test_H04_what_was_accepted_stands_in_the_report(folders, fewvox, tmp_path):
+    line = ("finetune", "--store", folders / "ours_store", "--pretrained", folders / "run")
+    settings = [part for value in SMALL for part in ("--set", value)]
+    status, told = fewvox(*line, "--out", tmp_path / "run", "--accept-mismatch", *settings)
+    assert status == 0
+    assert "accepted: spacing 2 x 1 x 1 mm there" in told
+    report = json.loads((tmp_path / "run/transfer.json").read_text())
+    assert report["accepted"]
+    assert [m["what"] for m in report["mismatches"]] == ["spacing", "normalisation"]
+
+
+def test_H04_axes_of_another_meaning_are_refused(folders, save_tiff, fewvox, tmp_path):
+    """TIFF stores do not know which axis is which; the pretraining had them turned to RAS."""
+    volume = Store.open(folders / "theirs_store").image("c00")[0]
+    save_tiff(tmp_path / "data/a.tif", volume, (2.0, 1.0, 1.0), "mm")
+    api.prepare(tmp_path / "data", tmp_path / "store", budget="cpu")
+    status, told = fewvox("transfer", folders / "run", "--store", tmp_path / "store", "--set", "width=4")
+    assert status == 1
+    assert "orientation axes turned to RAS there, axes as stored in the files here" in told
+
+
+def test_H04_transfer_shows_everything_and_leaves_nothing(folders, fewvox, tmp_path):
+    before = sorted(folders.rglob("*"))
+    line = ("transfer", folders / "run", "--store", folders / "ours_store", "--set", "width=4")
+    status, told = fewvox(*line, "--dry-run", "--json", tmp_path / "report.json")
+    assert status == 1
+    assert "weights from mae, 1 steps" in told
+    assert "spacing 2 x 1 x 1 mm there, 1 x 0.5 x 0.5 mm (2 times finer) here" in told
+    assert "fewvox prepare DATA --from-checkpoint RUN" in told
+    assert "fine-tuning would refuse this" in told
+    assert sorted(folders.rglob("*")) == before
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert {t["part"] for t in report["tensors"]} == {"encoder", "decoder", "output"}
+    assert not report["accepted"]
+    status, told = fewvox(*line, "--accept-mismatch")
+    assert status == 0
+    assert "accepted: spacing" in told
+    assert "refuse" not in told
+
+
+def test_H04_volumes_prepared_alike_are_no_matter(folders, fewvox):
+    line = ("transfer", folders / "run", "--store", folders / "theirs_store", "--set", "width=4")
+    status, told = fewvox(*line, "--load", "encoder")
+    assert status == 0
+    assert "encoder 24 loaded" in " ".join(told.split())
+    assert "refuse" not in told
+    status, told = fewvox(*line, "--load", "encoder.0,encoder.9")
+    assert status == 1
+    assert "there is no encoder.9" in told

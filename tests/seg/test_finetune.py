@@ -21,6 +21,7 @@ from fewvox.seg.engine.optimisers import SHORT_TRAINING, OptimiserConfig
 from fewvox.seg.engine.tracking import read_metrics
 from fewvox.seg.finetune import FinetuneConfig, PatchSampler, finetune, resolved_config
 from fewvox.seg.run import RunError
+from fewvox.seg.source import source_of
 from fewvox.seg.training import flip_probability, planned
 
 TRAIN, VALIDATION, TEST = ("c00", "c01", "c02"), ("c03",), ("c04",)
@@ -174,7 +175,7 @@ def test_pretrained_weights_are_taken_and_the_transfer_is_told_and_kept(tiny_sto
         SPLIT,
         tmp_path / "run",
         replace(CONFIG, steps=1, seed=1),
-        pretrained=checkpoint.load(finished[0].path),
+        pretrained=source_of(checkpoint.load(finished[0].path)),
         announce=told.append,
     )
     report = json.loads((tmp_path / "run/transfer.json").read_text())
@@ -196,7 +197,7 @@ def test_pretrained_weights_of_another_width_are_taken_with_a_warning(tiny_store
         SPLIT,
         tmp_path / "run",
         replace(CONFIG, steps=1, width=6),
-        pretrained=checkpoint.load(finished[0].path),
+        pretrained=source_of(checkpoint.load(finished[0].path)),
         announce=told.append,
     )
     assert "warning: more features here than in the checkpoint in encoder.0-" in told[0]
@@ -320,7 +321,7 @@ def test_weights_that_do_not_fit_leave_no_run_behind(tiny_store, finished, tmp_p
 
 def test_a_pretrained_run_is_not_continued_without_its_weights(tiny_store, finished, tmp_path):
     """Before its first checkpoint it would have become a training from scratch in silence."""
-    weights = checkpoint.load(finished[0].path)
+    weights = source_of(checkpoint.load(finished[0].path))
     finetune(tiny_store, SPLIT, tmp_path / "run", CONFIG, pretrained=weights)
     with pytest.raises(RunError, match="pretrained weights are others, or were left out"):
         finetune(tiny_store, SPLIT, tmp_path / "run", CONFIG, resume=True)
@@ -328,7 +329,7 @@ def test_a_pretrained_run_is_not_continued_without_its_weights(tiny_store, finis
 
 
 def test_what_the_pretrained_weights_saw_is_never_a_test_case(tiny_store, finished, tmp_path):
-    weights = checkpoint.load(finished[0].path)
+    weights = source_of(checkpoint.load(finished[0].path))
     leak = Split(train=TEST, validation=(), test=TRAIN)
     with pytest.raises(UserError, match="trained on 3 of the test cases"):
         finetune(tiny_store, leak, tmp_path / "leak", CONFIG, pretrained=weights)

@@ -11,7 +11,7 @@ from fewvox.seg import checkpoint, probe
 from fewvox.seg.networks.registry import architecture_for, build
 from fewvox.seg.probe import BlockProbe, Probe
 from fewvox.seg.source import Contract, source_of
-from fewvox.seg.transfer import TransferError, check_preprocessing, transfer
+from fewvox.seg.transfer import TransferError, transfer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -645,32 +645,3 @@ def any_source(load_source):
         return replace(found, tensors=tensors, architecture=architecture, contract=contract)
 
     return make
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"spacing": (2.0, 1.0, 1.01)}, r"spacing \(2.0, 1.0, 1.0\) mm, here \(2.0, 1.0, 1.01\) mm"),
-        ({"spacing": None, "unit": None}, "spacing .*, here None"),
-        ({"unit": "um"}, "spacing .* mm, here .* um"),
-        ({"unit": None}, "spacing .* mm, here .* None"),
-        ({"orientation": "stored"}, "orientation RAS, here stored"),
-        ({"normalisation": ("minmax",)}, "normalisation .*zscore.*, here .*minmax"),
-        ({"channels": ("a", "b")}, "channels"),
-    ],
-)
-def test_other_preprocessing_is_an_error_that_names_it(load_run, make_plan, fields, message):
-    with pytest.raises(TransferError, match=message):
-        check_preprocessing(load_run(), make_plan(**fields))
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"unit": "um", "spacing": (2000.0, 1000.0, 1000.0)},
-        {"spacing": (2.0, 1.0, 1.0005)},
-        {"channels": ("another name",)},
-    ],
-)
-def test_equal_preprocessing_told_otherwise_is_accepted(load_run, make_plan, fields):
-    check_preprocessing(load_run(), make_plan(**fields))

@@ -23,6 +23,7 @@ from fewvox.seg.engine.tracking import read_metrics
 from fewvox.seg.finetune import FinetuneConfig, finetune
 from fewvox.seg.networks.registry import NETWORKS, architecture_for, build
 from fewvox.seg.run import RunError
+from fewvox.seg.source import source_of
 from fewvox.seg.training import planned
 from fewvox.ssl.heads import feature_widths
 from fewvox.ssl.methods.registry import METHODS, find_method
@@ -318,7 +319,7 @@ def test_an_existing_run_is_not_trained_over(tiny_store, finished):
 
 
 def test_fine_tuning_takes_encoder_and_decoder_and_a_fresh_output(tiny_store, finished, tmp_path):
-    weights = checkpoint.load(finished[0].path)
+    weights = source_of(checkpoint.load(finished[0].path))
     split = Split(train=("c04", "c05"), validation=(), test=HELD_OUT)
     told = []
     made = finetune(tiny_store, split, tmp_path / "tuned", TUNING, pretrained=weights, announce=told.append)
@@ -339,8 +340,8 @@ def test_fine_tuning_takes_encoder_and_decoder_and_a_fresh_output(tiny_store, fi
 def test_fine_tuning_takes_the_single_blocks_that_were_reached(tiny_store, tmp_path):
     config = replace(CONFIG, options=CONFIG.options | {"blocks": ["decoder.0"]})
     made = pretrain(tiny_store, CASES, tmp_path / "run", config)
-    weights = checkpoint.load(made.path)
-    assert weights.info.trained == ("encoder", "decoder.0")
+    weights = source_of(checkpoint.load(made.path))
+    assert weights.trained == ("encoder", "decoder.0")
     split = Split(train=("c04",), validation=(), test=())
     tuned = finetune(tiny_store, split, tmp_path / "tuned", TUNING, pretrained=weights)
     report = json.loads((tuned.path / "transfer.json").read_text())
@@ -351,7 +352,13 @@ def test_fine_tuning_takes_the_single_blocks_that_were_reached(tiny_store, tmp_p
 def test_what_was_pretrained_on_is_never_a_test_case(tiny_store, finished, tmp_path):
     leak = Split(train=("c04",), validation=(), test=("c00", "c08"))
     with pytest.raises(UserError, match=r"trained on 1 of the test cases \(c00\)"):
-        finetune(tiny_store, leak, tmp_path / "run", TUNING, pretrained=checkpoint.load(finished[0].path))
+        finetune(
+            tiny_store,
+            leak,
+            tmp_path / "run",
+            TUNING,
+            pretrained=source_of(checkpoint.load(finished[0].path)),
+        )
     assert not (tmp_path / "run").exists()
 
 
