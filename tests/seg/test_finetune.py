@@ -312,7 +312,7 @@ def test_continuing_a_finished_run_gives_its_scores_again(tiny_store, finished):
 
 
 def test_weights_that_do_not_fit_leave_no_run_behind(tiny_store, finished, tmp_path):
-    found = checkpoint.load(finished[0].path)
+    found = source_of(checkpoint.load(finished[0].path))
     renamed = replace(found, tensors={f"module.{name}": t for name, t in found.tensors.items()})
     with pytest.raises(UserError, match="too little of it fits"):
         finetune(tiny_store, SPLIT, tmp_path / "run", CONFIG, pretrained=renamed)
