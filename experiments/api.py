@@ -419,8 +419,8 @@ def export(model: str | Path, to: str, out: str | Path, *, dataset: str | None =
     Args:
         model: a run, a checkpoint folder or a weights file.
         to: "nnunet" (a folder to train from, and to predict with where the run was trained on labels),
-            "safetensors" (a folder of weights and JSON), "onnx" (a file) or "nnssl" (a file with an adaptation
-            plan).
+            "safetensors" (a folder of weights and JSON), "onnx" (a file) or "nnssl" (a file with an
+            adaptation plan).
         out: the folder or file to make.
         dataset: with "nnunet", the name of the nnU-Net data set to train on; "Dataset001_fewvox" when None.
     """

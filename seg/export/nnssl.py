@@ -41,8 +41,8 @@ def export_nnssl(checkpoint: Checkpoint, out: Path) -> list[str]:
         }
         torch.save(kept, partial)
     return [
-        "nnU-Net's fine-tuning extension (nnUNetv2_preprocess_like_nnssl, nnUNetv2_train_pretrained) takes the "
-        "encoder alone; `--to nnunet` hands the decoder on too."
+        "nnU-Net's fine-tuning extension (nnUNetv2_train_pretrained) takes the encoder alone; "
+        "`--to nnunet` hands the decoder on too."
     ]
 
 

@@ -89,16 +89,14 @@ def _told(checkpoint: Checkpoint, predicts: bool) -> list[str]:
         told.append(f"The loss reached {reached}; the rest of the network has its first, random weights.")
     if how.orientation == "stored" and how.spacing is not None:
         told.append(
-            'nnU-Net reads the voxel size of a TIFF from a file CASE.json beside it: {"spacing": [z, y, x]}, in '
+            'nnU-Net reads the voxel size of a TIFF from CASE.json beside it: {"spacing": [z, y, x]}, in '
             f"{how.unit or 'the unit of the plan'}. Without it, it takes 1, 1, 1."
         )
     elif how.unit not in (None, "mm"):
         told.append(f"nnU-Net does not read units: files must tell their voxel size in {how.unit}.")
     if predicts:
         if plan.labels and plan.labels.values != tuple(range(plan.labels.classes)):
-            told.append(
-                f"nnU-Net's masks hold class numbers: 0, 1, 2, ... are your values {plan.labels.values}."
-            )
+            told.append(f"nnU-Net's masks hold class numbers: 0, 1, ... stand for {plan.labels.values}.")
         told += nnunet_plans.differences(plan)
     return told
 
@@ -141,8 +139,7 @@ def _training(dataset: str) -> list[str]:
     return [
         "## Train from these weights",
         "",
-        f"The plans are for `{dataset}`. For another one, export again with `--dataset` or change `dataset_name` in",
-        f"`{PLANS}.json`.",
+        f"The plans are for `{dataset}`; for another one, export again with `--dataset`.",
         "",
         "```sh",
         f"nnUNetv2_plan_and_preprocess -d {number} --no_pp",
@@ -151,7 +148,7 @@ def _training(dataset: str) -> list[str]:
         f"nnUNetv2_train {number} {CONFIGURATION} 0 -p {PLANS} -pretrained_weights {WEIGHTS}",
         "```",
         "",
-        "nnU-Net starts its output layers anew, and trains with a learning rate meant for random weights (0.01).",
+        "nnU-Net starts its output layers anew. Its learning rate (0.01) is meant for random weights.",
         "",
     ]
 
@@ -165,7 +162,7 @@ def _predicting(plan: Plan) -> list[str]:
         f"A file a channel: {files}.",
         "",
         "```sh",
-        f"nnUNetv2_predict_from_modelfolder -i IMAGES -o MASKS -m {MODEL} -f 0 -device cpu",
+        f"nnUNetv2_predict_from_modelfolder -i IMAGES -o MASKS -f 0 -device cpu -m {MODEL}",
         "```",
         "",
         "With `-device cuda` it computes in half precision, and more voxels differ from `fewvox predict`.",

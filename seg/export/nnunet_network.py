@@ -79,11 +79,15 @@ def weights(checkpoint: Checkpoint, *, with_output: bool) -> dict[str, Tensor]:
     """The tensors under all names that nnU-Net's network gives them.
 
     With the output come those of the coarser levels, which we do not have: zeros, read by nnU-Net only where
-    it trains with deep supervision.
+    it trains with deep supervision. Logits are centred between the classes, which softmax does not see:
+    nnU-Net sums them in half precision, whose digits are finest around 0, where two classes compete.
     """
     architecture = checkpoint.info.architecture
+    tensors = dict(checkpoint.tensors)
+    for name in ("output.weight", "output.bias"):
+        tensors[name] = tensors[name] - tensors[name].mean(dim=0)
     found = {
-        name: checkpoint.tensors[ours].contiguous()
+        name: tensors[ours].contiguous()
         for ours, names in layout_of(architecture).names(architecture.topology).items()
         if with_output or not ours.startswith("output.")
         for name in names

@@ -69,8 +69,7 @@ def check_plan(plan: Plan, where: object) -> None:
             where,
             found=f"the normalisation {unknown[0]}",
             rule=f"nnU-Net knows {', '.join(_SCHEMES)} of ours",
-            remedy="Prepare and train with `fewvox prepare --normalisation zscore`, or export with --to onnx or "
-            "--to safetensors",
+            remedy="Prepare and train with --normalisation zscore, or export with --to onnx or safetensors",
         )
 
 
@@ -78,13 +77,13 @@ def differences(plan: Plan) -> list[str]:
     """What nnU-Net does otherwise with such volumes, in sentences."""
     how = plan.preprocessing
     told = [
-        "nnU-Net sums what windows give in half precision: voxels where two classes are equally likely to three "
-        "digits may get the other one."
+        "nnU-Net sums logits in half precision: where two classes are equally likely, and in the corners of "
+        "a volume, where its weights are smallest, single voxels may get another class."
     ]
     if "zscore" in how.normalisation:
         told.append(
-            "nnU-Net cuts off a border of exact zeros and takes mean and standard deviation of the rest; here "
-            "they are those of the whole volume."
+            "nnU-Net cuts off a border of exact zeros and takes mean and standard deviation of the rest; in "
+            "fewvox they are those of the whole volume."
         )
     if how.spacing is not None:
         told.append(

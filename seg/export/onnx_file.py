@@ -33,8 +33,8 @@ def export_onnx(checkpoint: Checkpoint, out: Path) -> list[str]:
     Input "image" (B, C, *patch), any B, preprocessed as the plan in its metadata says. Output "logits"
     (B, K, *patch), or "features" of the last decoder level where the output was not trained.
 
-    Raises UserError without the packages, when `out` exists, or when onnxruntime computes something else; then
-    nothing is written.
+    Raises UserError without the packages, when `out` exists, or when onnxruntime computes something else;
+    then nothing is written.
     """
     onnxruntime = _imported()
     if out.exists():

@@ -64,3 +64,10 @@ def test_a_spacing_said_of_all_is_that_of_the_plan(overlapping, tmp_path):
     api.prepare(overlapping, tmp_path / "store", spacing=(4, 1, 1), unit="um", normalisation=["none"], **told)
     how = Store.open(tmp_path / "store").plan.preprocessing
     assert (how.spacing, how.unit, how.orders, how.normalisation) == ((4, 1, 1), "um", (0, 1, 1), ("none",))
+
+
+def test_an_unknown_format_and_a_data_set_elsewhere_are_refused(tmp_path):
+    with pytest.raises(UserError, match="nnunet, safetensors, onnx, nnssl"):
+        api.export("run", "keras", tmp_path / "out")
+    with pytest.raises(UserError, match="Only the plans of nnU-Net name a data set"):
+        api.export("run", "onnx", tmp_path / "out", dataset="Dataset001_A")
