@@ -82,8 +82,8 @@ def differences(plan: Plan) -> list[str]:
     ]
     if "zscore" in how.normalisation:
         told.append(
-            "nnU-Net cuts off a border of exact zeros and takes mean and standard deviation of the rest; in "
-            "fewvox they are those of the whole volume."
+            "nnU-Net cuts off a border of exact zeros and takes mean and standard deviation of the rest. Add "
+            "1 to every voxel of such volumes first: the normalisation takes it away, and nothing is cut off."
         )
     if how.spacing is not None:
         told.append(

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 from fewvox.data.errors import UserError
+from fewvox.data.formats import files
 from fewvox.data.labels import LabelTable
 from fewvox.data.plan import Window
+from fewvox.data.preprocess import preprocess
 from fewvox.seg import batch_predict, checkpoint
 from fewvox.seg.checkpoint import load
 from fewvox.seg.export.nnunet import MODEL, export_nnunet
@@ -29,8 +31,10 @@ def configuration(said: dict) -> dict:
 def test_a_run_becomes_weights_plans_and_a_model(make_run, make_plan, tmp_path):
     run = make_run(plan=make_plan(**DEEP))
     told = export_nnunet(load(run), tmp_path / "out", "Dataset007_Mice")
-    files = {p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file()}
-    assert files == {
+    written = {
+        p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file()
+    }
+    assert written == {
         "README.md",
         "checkpoint.pth",
         "nnUNetPlans_fewvox.json",
@@ -202,6 +206,30 @@ def test_nnunet_predicts_the_same_masks(make_info, make_plan, nifti_folder, tmp_
         ours = np.asarray(nib.load(tmp_path / "ours" / path.name).dataobj).T
         assert len(np.unique(ours)) > 1
         assert np.count_nonzero(theirs != ours) <= 2
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("spacing", "orders", "stored"),
+    [
+        ((2.0, 1.0, 1.0), (1, 1, 1), (2.0, 1.0, 1.0)),
+        ((1.0, 0.8, 0.6), (1, 1, 1), (2.0, 1.0, 1.0)),
+        ((4.0, 1.0, 1.0), (0, 1, 1), (8.0, 1.5, 1.2)),
+    ],
+)
+def test_nnunet_prepares_volumes_alike(make_run, make_plan, nifti_folder, tmp_path, spacing, orders, stored):
+    """Where no axis shrinks: there fewvox smooths and nnU-Net does not."""
+    handler = pytest.importorskip(
+        "nnunetv2.utilities.plans_handling.plans_handler", reason="make test-neighbours"
+    )
+    plan = make_plan(spacing=spacing, orders=orders, **DEEP)
+    manager = handler.PlansManager(plans(load(make_run(plan=plan)), "Dataset001_A"))
+    how = manager.get_configuration("3d_fullres")
+    (image,) = (nifti_folder(tmp_path / "data", 1, spacing=stored) / "images").iterdir()
+    found, _, _ = how.preprocessor_class(verbose=False).run_case([str(image)], None, manager, how, {})
+    expected = preprocess(files.read_volume(image), plan.preprocessing, image)
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(np.asarray(found), expected, atol=1e-4)
 
 
 @pytest.mark.filterwarnings("ignore")
