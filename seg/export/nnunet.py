@@ -94,10 +94,11 @@ def _told(checkpoint: Checkpoint, predicts: bool) -> list[str]:
         )
     elif how.unit not in (None, "mm"):
         told.append(f"nnU-Net does not read units: files must tell their voxel size in {how.unit}.")
+    told += nnunet_plans.differences_in_preparing(how)
     if predicts:
         if plan.labels and plan.labels.values != tuple(range(plan.labels.classes)):
             told.append(f"nnU-Net's masks hold class numbers: 0, 1, ... stand for {plan.labels.values}.")
-        told += nnunet_plans.differences(plan)
+        told += nnunet_plans.differences_in_predicting(plan)
     return told
 
 
@@ -129,7 +130,10 @@ def _readme(checkpoint: Checkpoint, dataset: str, told: list[str], predicts: boo
             "",
             *_training(dataset),
             *(_predicting(checkpoint.info.plan) if predicts else []),
-            *(["## What differs", "", *(f"- {line}" for line in told), ""] if told else []),
+            "## What to know",
+            "",
+            *(f"- {line}" for line in told),
+            "",
         ]
     )
 

@@ -73,27 +73,33 @@ def check_plan(plan: Plan, where: object) -> None:
         )
 
 
-def differences(plan: Plan) -> list[str]:
-    """What nnU-Net does otherwise with such volumes, in sentences."""
-    how = plan.preprocessing
+def differences_in_preparing(how: Preprocessing) -> list[str]:
+    """What nnU-Net does otherwise to such volumes before its network sees them, in sentences."""
+    told = ["nnU-Net cuts off a border of exact zeros; fewvox shows it to the network."]
+    if set(how.normalisation) == {"zscore"}:
+        told = [
+            "nnU-Net cuts off a border of exact zeros and takes mean and standard deviation of the rest, "
+            "which changes masks a lot. Add 1 to every voxel of such volumes, as floats: the normalisation "
+            "takes it away again, and nothing is cut off."
+        ]
+    if how.orders.count(0) > 1:
+        told.append("Two coarse axes: nnU-Net keeps the slices of the coarsest one alone.")
+    return told
+
+
+def differences_in_predicting(plan: Plan) -> list[str]:
+    """What nnU-Net does otherwise with the same volumes and the same network, in sentences."""
     told = [
         "nnU-Net sums logits in half precision: where two classes are equally likely, and in the corners of "
         "a volume, where its weights are smallest, single voxels may get another class."
     ]
-    if "zscore" in how.normalisation:
+    spacing, unit = plan.preprocessing.spacing, plan.preprocessing.unit or ""
+    if spacing is not None:
         told.append(
-            "nnU-Net cuts off a border of exact zeros and takes mean and standard deviation of the rest. Add "
-            "1 to every voxel of such volumes first: the normalisation takes it away, and nothing is cut off."
+            f"Volumes of another voxel size than {spacing} {unit} are resampled. Where an axis shrinks, "
+            "fewvox smooths first and nnU-Net does not; back on the volume's own voxels, fewvox "
+            "interpolates probabilities and nnU-Net logits. Borders of objects move a little."
         )
-    if how.spacing is not None:
-        told.append(
-            f"Volumes of another voxel size than {how.spacing} {how.unit or ''}".rstrip()
-            + " are resampled. Where an axis "
-            "shrinks, fewvox smooths first and nnU-Net does not; back on the volume's own voxels, fewvox "
-            "interpolates probabilities and nnU-Net logits. Borders of objects move by less than a voxel."
-        )
-    if how.orders.count(0) > 1:
-        told.append("Two coarse axes: nnU-Net keeps the slices of the coarsest one alone.")
     if any(n % 2 for n in plan.training.patch):
         told.append("The patch is odd along an axis: windows lie elsewhere in volumes larger than it.")
     return told

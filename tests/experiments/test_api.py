@@ -35,6 +35,10 @@ def test_overlapping_classes_go_from_files_to_a_run(overlapping, tmp_path):
     )
     info = checkpoint.load(run.path).info
     assert (info.steps, info.architecture.classes, info.plan.labels) == (2, 2, store.plan.labels)
+    assert api.export(run.path, "safetensors", tmp_path / "weights") == tmp_path / "weights"
+    assert checkpoint.load(tmp_path / "weights").info == info
+    with pytest.raises(UserError, match="classes that may overlap"):
+        api.export(run.path, "nnunet", tmp_path / "nnunet", dataset="Dataset001_A")
     again = api.prepare(overlapping, tmp_path / "adopted", from_checkpoint=run.path, **told)
     assert again.plan.store_hash == store.plan.store_hash
 

@@ -15,7 +15,7 @@ from fewvox.seg import batch_predict, checkpoint
 from fewvox.seg.checkpoint import load
 from fewvox.seg.export.nnunet import MODEL, export_nnunet
 from fewvox.seg.export.nnunet_network import arguments, weights
-from fewvox.seg.export.nnunet_plans import differences, plans
+from fewvox.seg.export.nnunet_plans import differences_in_predicting, differences_in_preparing, plans
 from fewvox.seg.networks.registry import build
 from fewvox.seg.sliding_window import gaussian
 from torch.nn import functional as F
@@ -63,7 +63,8 @@ def test_a_pretrained_run_has_no_output_and_no_model(make_run, make_plan, tmp_pa
     found = torch.load(tmp_path / "out" / "checkpoint.pth", weights_only=True)["network_weights"]
     assert not any("seg_layers" in name for name in found)
     assert not (tmp_path / "out" / MODEL).exists()
-    assert told == ["The loss reached encoder; the rest of the network has its first, random weights."]
+    assert told[0] == "The loss reached encoder; the rest of the network has its first, random weights."
+    assert not any("half precision" in line for line in told)
 
 
 def test_centred_outputs_give_the_same_probabilities(make_run, make_plan):
@@ -110,10 +111,16 @@ def test_without_a_voxel_size_nothing_is_resampled(make_run, make_plan):
 
 
 def test_what_nnunet_does_otherwise_is_told(make_plan):
-    assert len(differences(make_plan())) == 3
-    assert any("odd" in line for line in differences(make_plan(patch=(5, 8, 8))))
-    assert any("coarse" in line for line in differences(make_plan(orders=(0, 0, 1))))
-    assert len(differences(make_plan(spacing=None, normalisation=("none",)))) == 1
+    (border,) = differences_in_preparing(make_plan().preprocessing)
+    assert "Add 1" in border
+    (border, coarse) = differences_in_preparing(
+        make_plan(orders=(0, 0, 1), normalisation=("none",)).preprocessing
+    )
+    assert "Add 1" not in border
+    assert "coarse" in coarse
+    assert len(differences_in_predicting(make_plan())) == 2
+    assert len(differences_in_predicting(make_plan(spacing=None))) == 1
+    assert any("odd" in line for line in differences_in_predicting(make_plan(patch=(5, 8, 8))))
 
 
 def test_values_with_gaps_are_told(make_run, make_plan, tmp_path):
