@@ -5,15 +5,18 @@ VENV ?= .venv
 # where PyTorch's CPU builds come from, if your usual index has only CUDA builds:
 #   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
+# where the neighbours live: nnU-Net and ONNX, with versions of their own
+NEIGHBOURS ?= .venv-neighbours
 # processes that run tests, each in one thread
 TEST_WORKERS ?= 2
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo test check format bench pictures clean
+.PHONY: help demo test test-neighbours check format bench pictures clean
 help:
 	@echo "make demo    synthetic nuclei: pretrain, fine-tune, compare, report (about 10 minutes, the first time 12)"
 	@echo "make test    all tests (under 10 minutes)"
+	@echo "make test-neighbours  those that need nnU-Net or ONNX, which it installs into $(NEIGHBOURS)"
 	@echo "make check   format, lint, types (about 20 seconds)"
 	@echo "make format  mends format and lint where it can"
 	@echo "make bench   measures the parts of a training on this machine, beside other tools"
@@ -37,6 +40,18 @@ test: $(INSTALLED)
 	@echo "== tests: under 10 minutes on two cores"
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q --durations=10 -n $(TEST_WORKERS) --dist loadfile
 
+$(NEIGHBOURS)/.installed: pyproject.toml setup.py constraints.txt
+	@echo "== installing into $(NEIGHBOURS): once, about 5 minutes and 3 GB (more where PyTorch comes with CUDA)"
+	$(PYTHON) -m venv $(NEIGHBOURS)
+	$(NEIGHBOURS)/bin/python -m pip install --disable-pip-version-check -c constraints.txt \
+		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e ".[dev,neighbours]"
+	@touch $@
+
+# -rs: a test that was skipped here held nothing
+test-neighbours: $(NEIGHBOURS)/.installed
+	@echo "== tests against nnU-Net and onnxruntime: about 3 minutes on two cores"
+	OMP_NUM_THREADS=1 $(NEIGHBOURS)/bin/pytest -q -rs tests/seg/export
+
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -55,5 +70,5 @@ pictures: $(INSTALLED)
 		'docs/pictures', '$(FEWVOX_DATASETS)/hippocampus/images/hippocampus_004.nii.gz')"
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(NEIGHBOURS) build dist *.egg-info .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

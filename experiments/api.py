@@ -3,7 +3,7 @@
 import json as json_library
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
@@ -29,6 +29,10 @@ from ..seg.batch_predict import Predictions
 from ..seg.checkpoint import load
 from ..seg.contract import ways_out
 from ..seg.evaluate import Evaluation
+from ..seg.export.nnssl import export_nnssl
+from ..seg.export.nnunet import export_nnunet
+from ..seg.export.onnx_file import export_onnx
+from ..seg.export.safetensors_file import export_safetensors
 from ..seg.finetune import FinetuneConfig, Finetuned
 from ..seg.guard import patches_of
 from ..seg.handoff import hand_over
@@ -49,6 +53,13 @@ from .reading import LabelReading, Reading, scan_options
 if TYPE_CHECKING:
     from .bench.figure import Figure
     from .compare import Comparison
+
+EXPORTS: dict[str, Callable[..., list[str]]] = {
+    "nnunet": export_nnunet,
+    "safetensors": export_safetensors,
+    "onnx": export_onnx,
+    "nnssl": export_nnssl,
+}
 
 
 def scan(
@@ -472,6 +483,37 @@ def predict(
             probabilities=probabilities,
             progress=shown.update,
         )
+
+
+def export(model: str | Path, to: str, out: str | Path, *, dataset: str | None = None) -> Path:
+    """Writes a model for another program, and gives the path of what was written.
+
+    Args:
+        model: a run, a checkpoint folder or a weights file.
+        to: "nnunet" (a folder to train from, and to predict with where the run was trained on labels),
+            "safetensors" (a folder of weights and JSON), "onnx" (a file) or "nnssl" (a file with an
+            adaptation plan).
+        out: the folder or file to make.
+        dataset: with "nnunet", the name of the nnU-Net data set to train on; "Dataset001_fewvox" when None.
+    """
+    if to not in EXPORTS:
+        raise UserError(
+            f"--to {to}",
+            found="no such format",
+            rule=f"There are: {', '.join(EXPORTS)}",
+            remedy="Choose one of them",
+        )
+    if dataset is not None and to != "nnunet":
+        raise UserError(
+            f"--dataset {dataset}",
+            found=f"--to {to} beside it",
+            rule="Only the plans of nnU-Net name a data set",
+            remedy="Leave it out",
+        )
+    named = {} if dataset is None else {"dataset": dataset}
+    for line in EXPORTS[to](load(model), Path(out), **named):
+        _say(line)
+    return Path(out)
 
 
 def evaluate(

@@ -341,6 +341,22 @@ def predict(
 
 
 @app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="Run, checkpoint folder or weights file.")],
+    to: Annotated[str, typer.Option(help="nnunet, safetensors, onnx or nnssl.")],
+    out: Annotated[Path, typer.Option(help="Folder (nnunet, safetensors) or file (onnx, nnssl) to make.")],
+    dataset: Annotated[
+        str | None, typer.Option(help="nnunet: the data set to train on, such as Dataset004_Hippocampus.")
+    ] = None,
+) -> None:
+    """Write a model for another program: nnU-Net, ONNX, or any that reads safetensors."""
+    from . import api
+
+    made = api.export(model, to, out, dataset=dataset)
+    console.print(f"written: {escape(str(made))}", highlight=False, soft_wrap=True)
+
+
+@app.command()
 def evaluate(
     predictions: Annotated[Path, typer.Argument(help="Folder of masks.")],
     labels: Annotated[Path, typer.Argument(help="Folder of label maps of the same names.")],

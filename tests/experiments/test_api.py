@@ -35,6 +35,10 @@ def test_overlapping_classes_go_from_files_to_a_run(overlapping, tmp_path):
     )
     info = checkpoint.load(run.path).info
     assert (info.steps, info.architecture.classes, info.plan.labels) == (2, 2, store.plan.labels)
+    assert api.export(run.path, "safetensors", tmp_path / "weights") == tmp_path / "weights"
+    assert checkpoint.load(tmp_path / "weights").info == info
+    with pytest.raises(UserError, match="classes that may overlap"):
+        api.export(run.path, "nnunet", tmp_path / "nnunet", dataset="Dataset001_A")
     again = api.prepare(overlapping, tmp_path / "adopted", from_checkpoint=run.path, **told)
     assert again.plan.store_hash == store.plan.store_hash
 
@@ -64,3 +68,10 @@ def test_a_spacing_said_of_all_is_that_of_the_plan(overlapping, tmp_path):
     api.prepare(overlapping, tmp_path / "store", spacing=(4, 1, 1), unit="um", normalisation=["none"], **told)
     how = Store.open(tmp_path / "store").plan.preprocessing
     assert (how.spacing, how.unit, how.orders, how.normalisation) == ((4, 1, 1), "um", (0, 1, 1), ("none",))
+
+
+def test_an_unknown_format_and_a_data_set_elsewhere_are_refused(tmp_path):
+    with pytest.raises(UserError, match="nnunet, safetensors, onnx, nnssl"):
+        api.export("run", "keras", tmp_path / "out")
+    with pytest.raises(UserError, match="Only the plans of nnU-Net name a data set"):
+        api.export("run", "onnx", tmp_path / "out", dataset="Dataset001_A")

@@ -64,17 +64,8 @@ def test_the_version_is_that_of_the_distribution():
 @pytest.mark.parametrize(
     "command",
     [
-        "scan",
-        "prepare",
-        "finetune",
-        "pretrain",
-        "embed",
-        "compare",
-        "methods",
-        "networks",
-        "predict",
-        "evaluate",
-        "demo",
+        *("scan", "prepare", "finetune", "pretrain", "embed", "compare", "methods", "networks", "transfer"),
+        *("predict", "evaluate", "export", "demo"),
     ],
 )
 def test_every_command_explains_itself(command):

@@ -59,17 +59,21 @@ def test_windows_near_the_middle_of_a_window_weigh_more():
     line = found[0, 1, 1]
     assert line[:4].eq(0).all()
     assert line[8:].eq(1).all()
-    assert line[4] < 0.01 < 0.4 < line[5:7].mean() < 0.6 < 0.99 < line[7]
+    # the middle of 8 voxels is the fifth, as in nnU-Net: voxel 6 is as far from one as from the other
+    assert line[4] < line[5] < 0.05 < 0.95 < line[7]
+    assert line[6] == pytest.approx(0.5, abs=1e-3)
 
 
 @pytest.mark.parametrize("patch", [(1, 1, 1), (4, 6, 5), (32, 64, 64), (128, 128, 128)])
 def test_every_voxel_of_a_window_counts(patch):
     weight = gaussian(patch)
     assert weight.shape == patch
-    assert weight.min() >= 1e-3
-    assert weight.max() <= 1
-    for axis in range(3):
-        torch.testing.assert_close(weight, weight.flip(axis))
+    assert weight.min() > 0
+    middle = tuple(n // 2 for n in patch)
+    assert weight[middle] == weight.max() == 10
+    for axis, n in enumerate(patch):
+        symmetric = weight.narrow(axis, 1, n - 1) if n % 2 == 0 else weight
+        assert torch.equal(symmetric, symmetric.flip(axis))
 
 
 @settings(max_examples=200, deadline=None)
