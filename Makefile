@@ -7,12 +7,14 @@ VENV ?= .venv
 TORCH_INDEX ?=
 # where the neighbours live: nnU-Net and ONNX, with versions of their own
 NEIGHBOURS ?= .venv-neighbours
+# where the study of fine-tuning schedules is kept
+SCHEDULES ?= schedules-study
 # processes that run tests, each in one thread
 TEST_WORKERS ?= 2
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo test test-neighbours check format bench pictures clean
+.PHONY: help demo test test-neighbours check format bench schedules pictures clean
 help:
 	@echo "make demo    synthetic nuclei: pretrain, fine-tune, compare, report (about 10 minutes, the first time 12)"
 	@echo "make test    all tests (under 10 minutes)"
@@ -20,6 +22,7 @@ help:
 	@echo "make check   format, lint, types (about 20 seconds)"
 	@echo "make format  mends format and lint where it can"
 	@echo "make bench   measures the parts of a training on this machine, beside other tools"
+	@echo "make schedules FEWVOX_DATASETS=FOLDER  compares the schedules of fine-tuning on hippocampi (two hours)"
 	@echo "make pictures FEWVOX_DATASETS=FOLDER   draws those of docs/augmentation.md anew"
 	@echo "make clean   removes the environment and caches"
 	@echo "The first of them also installs into $(VENV): about 3 minutes and 2 GB, more with CUDA."
@@ -63,6 +66,16 @@ format: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/fewvox bench all
+
+# taken up where it was left; see experiments/configs/schedules.yaml
+STUDY := $(SCHEDULES)/pretrained
+schedules: $(INSTALLED)
+	$(BIN)/fewvox prepare $(FEWVOX_DATASETS)/hippocampus --out $(SCHEDULES)/store --budget cpu \
+		--subjects experiments/configs/hippocampus_subjects.csv
+	$(BIN)/fewvox pretrain mae --store $(SCHEDULES)/store --out $(STUDY) --test 40 --set steps=2000 \
+		--set width=8 --set "patch=[32,40,32]" --set batch=2 $(if $(wildcard $(STUDY)/config.yaml),--resume)
+	$(BIN)/fewvox compare schedules --set data=$(FEWVOX_DATASETS)/hippocampus --set pretrained=$(STUDY) \
+		--out $(SCHEDULES)/comparison
 
 # only for docs/augmentation.md, which tells where the MRI is from
 pictures: $(INSTALLED)

@@ -41,6 +41,7 @@ from ..seg.checkpoint import load
 from ..seg.engine.tracking import read_metrics
 from ..seg.evaluate import CaseScore
 from ..seg.neighbours.sources import open_source
+from ..seg.networks.registry import DEFAULT
 from ..seg.source import Source, source_of
 from ..seg.transfer_report import PARTS, TransferReport, ranges
 from ..ssl import pretrain as pretraining
@@ -52,6 +53,7 @@ from .comparison import (
     check_same,
     finetune_config,
     pretrain_config,
+    weights_of,
 )
 from .display import TrainingDisplay, console, meter
 from .paired_tests import case_means, compare_arms, summarise
@@ -155,6 +157,7 @@ class Bench:
             )
         bench = cls(config, out, Store.open(out / "store"))
         bench.check_test_cases()
+        bench.check_networks()
         for cell in cells(config):  # before hours are spent: can every cell be run at all?
             if cell.labels is not None:
                 bench.split(cell)
@@ -215,10 +218,10 @@ class Bench:
     def check_test_cases(self) -> None:
         """Raises UserError where a test volume is, by its voxels, among those that are trained on."""
         seen = {self.store.cases[case].content_hash: case for case in self.unannotated}
-        for name, arm in self.config.arms.items():
-            if arm.pretrained is not None:
-                known = open_source(arm.pretrained).seen or ()
-                seen |= dict.fromkeys(known, f"a volume that the weights of {name} have seen")
+        for name in self.config.arms:
+            weights = weights_of(self.config, name)
+            known = open_source(weights).seen if weights is not None else None
+            seen |= dict.fromkeys(known or (), f"a volume that the weights of {name} have seen")
         leaked = [(case, seen[hashed]) for case, hashed in self.test_hashes.items() if hashed in seen]
         if leaked or not self.test_hashes:
             raise UserError(
@@ -230,6 +233,27 @@ class Bench:
                 rule="There are test cases, and none of them is seen by pretraining or fine-tuning",
                 remedy="Take the copies away" if leaked else "Give labels of the test volumes",
             )
+
+    def check_networks(self) -> None:
+        """Raises UserError where an arm fine-tunes another network than the baseline trains."""
+        base = self._network(self.config.baseline)
+        for arm in self.config.arms:
+            if self.config.arms[arm].predictions is None and self._network(arm) != base:
+                raise UserError(
+                    f"arm {arm}",
+                    found=f"its network is {self._network(arm)}, that of {self.config.baseline} is {base}",
+                    rule="All arms fine-tune one network, or it is networks that are compared",
+                    remedy=f"Set finetune.network={self._network(arm)} for all, or pretrain {base}",
+                )
+
+    def _network(self, arm: str) -> str:
+        chosen = finetune_config(self.config, arm, self.config.seeds[0]).network
+        weights = weights_of(self.config, arm)
+        if chosen is None and weights is not None:
+            return open_source(weights).architecture.name
+        if chosen is None and self.config.arms[arm].pretrain is not None:
+            chosen = pretrain_config(self.config, arm, self.config.seeds[0]).network
+        return chosen or DEFAULT
 
     def split(self, cell: Cell) -> Split:
         """Training, validation and test cases of a fine-tuning: labels and test are those of all arms."""
@@ -251,10 +275,10 @@ class Bench:
 
     def pretrained(self, cell: Cell) -> Source | None:
         """The weights that a fine-tuning starts from; None from scratch."""
-        arm = self.config.arms[cell.arm]
-        if arm.pretrained is not None:
-            return open_source(arm.pretrained)
-        if arm.pretrain is None:
+        weights = weights_of(self.config, cell.arm)
+        if weights is not None:
+            return open_source(weights)
+        if self.config.arms[cell.arm].pretrain is None:
             return None
         before = Cell(arm=cell.arm, labels=None, seed=cell.seed)
         if not self.is_done(before):

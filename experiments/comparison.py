@@ -4,7 +4,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -20,7 +20,7 @@ from ..ssl.pretrain import PretrainConfig
 
 CONFIGS = Path(__file__).parent / "configs"
 # keys that name files or folders; in a YAML file they are relative to it
-_PATHS = ("data", "labels", "subjects", "test_data")
+_PATHS = ("data", "labels", "subjects", "test_data", "pretrained")
 # what the store of a comparison is made of
 _DATA = {"data", "labels", "subjects", "spacing", "unit", "label_kind", "accept_geometry", "budget"}
 # what may change between two calls for one folder
@@ -41,13 +41,14 @@ class Arm:
     """One of the ways that are compared.
 
     `pretrain` holds `method` and settings of PretrainConfig; None is training from scratch. `pretrained` is
-    for weights that are there already instead, the same for every seed: a run, or a file. `finetune`
-    overrides settings of the comparison's own fine-tuning, for this arm. `predictions` is for masks of
-    another tool instead: a folder for each number of labels and seed, written with {labels} and {seed}.
+    for weights that are there already instead, the same for every seed: a run, a file, or true for those of
+    the comparison. `finetune` overrides settings of the comparison's own fine-tuning, for this arm.
+    `predictions` is for masks of another tool instead: a folder for each number of labels and seed, written
+    with {labels} and {seed}.
     """
 
     pretrain: dict[str, Any] | None = None
-    pretrained: str | None = None
+    pretrained: str | Literal[True] | None = None
     finetune: dict[str, Any] = field(default_factory=dict)
     predictions: str | None = None
 
@@ -60,6 +61,7 @@ class ComparisonConfig:
     `fewvox prepare`. Test cases are `test` of its labelled volumes (chosen by `split_seed`), or all of
     `test_data`, a data set of its own. Everything else is pretrained on, without labels. `finetune` holds
     settings of FinetuneConfig that all arms share. `width` is that of the network, in all trainings.
+    `pretrained` are the weights of the arms that say `pretrained: true`.
     """
 
     name: str
@@ -79,6 +81,7 @@ class ComparisonConfig:
     baseline: str = "scratch"
     arms: Annotated[dict[ArmName, Arm], Field(min_length=1)]
     width: Annotated[int, Field(ge=1, le=512)] | None = None
+    pretrained: str | None = None
     finetune: dict[str, Any] = field(default_factory=dict)
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
     pictures: Annotated[int, Field(ge=0)] = 3
@@ -172,6 +175,12 @@ def _check_config(config: ComparisonConfig, file: Path) -> None:
                 "An arm is pretrained here, or starts from weights that are there",
                 "Take one of the two away",
             )
+        if arm.pretrained is True and config.pretrained is None:
+            refuse(
+                f"arm {name} starts from the weights of the comparison, which names none",
+                "`pretrained` beside the arms is a run or a file of weights",
+                "Give it, such as --set pretrained=RUN",
+            )
         if arm.predictions is not None and (arm.pretrain or arm.pretrained or arm.finetune):
             refuse(
                 f"arm {name} has predictions and a training",
@@ -192,6 +201,12 @@ def _check_config(config: ComparisonConfig, file: Path) -> None:
         if arm.pretrain is not None:
             found = pretrain_config(config, name, config.seeds[0])
             parse(find_method(found.method).config, found.options, f"arms.{name}.pretrain.options")
+
+
+def weights_of(config: ComparisonConfig, arm: str) -> str | None:
+    """The weights that an arm starts from and that are there already; None for any other arm."""
+    own = config.arms[arm].pretrained
+    return config.pretrained if own is True else own
 
 
 def finetune_config(config: ComparisonConfig, arm: str, seed: int) -> FinetuneConfig:
