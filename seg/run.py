@@ -5,7 +5,7 @@ RUN/data.json                                           what was corrected or ac
 RUN/transfer.json                                       what was loaded from a checkpoint, if any
 RUN/metrics.jsonl tensorboard/                          what it measured
 RUN/checkpoints/                                        see checkpoint.py
-RUN/README.md                                           the model card, written at the end
+RUN/README.md                                           the model card, written with each checkpoint
 """
 
 import json
