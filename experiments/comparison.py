@@ -187,17 +187,17 @@ def _check_config(config: ComparisonConfig, file: Path) -> None:
                 "An arm is trained here or predicted by another tool",
                 "Take one of the two away",
             )
-        labels = max(config.label_counts)
-        own, base = (
-            finetune_config(config, n, config.seeds[0]).steps or steps_for(labels)
-            for n in (name, config.baseline)
-        )
-        if (arm.pretrain is not None or arm.pretrained is not None) and own > base:
-            refuse(
-                f"{own} steps of fine-tuning with {labels} labels in arm {name}, {base} in {config.baseline}",
-                "The baseline is trained on labels as long as any pretrained arm",
-                "Give the baseline as many steps",
+        for labels in config.label_counts if arm.pretrain is not None or arm.pretrained is not None else ():
+            own, base = (
+                finetune_config(config, n, config.seeds[0]).steps or steps_for(labels)
+                for n in (name, config.baseline)
             )
+            if own > base:
+                refuse(
+                    f"{own} steps with {labels} labels in arm {name}, {base} in {config.baseline}",
+                    "The baseline is trained on labels as long as any pretrained arm",
+                    "Give the baseline as many steps",
+                )
         if arm.pretrain is not None:
             found = pretrain_config(config, name, config.seeds[0])
             parse(find_method(found.method).config, found.options, f"arms.{name}.pretrain.options")

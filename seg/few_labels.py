@@ -1,5 +1,7 @@
 """What follows from the number of labelled volumes: length, warm-up and learning rate of a fine-tuning.
 
+Those that validate count: somebody has labelled them.
+
 The rule, the same from scratch as from a checkpoint:
 
 - steps: 250 x the square root of the number of labelled volumes, to the next 50. Twice as long for four

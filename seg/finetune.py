@@ -132,7 +132,8 @@ def finetune(
     _check_cases(store, split)
     if pretrained is not None and config.network is None:
         config = replace(config, network=pretrained.architecture.name)
-    config = resolved_config(config, plan, len(split.train), pretrained=pretrained is not None)
+    labels = len(split.train) + len(split.validation)
+    config = resolved_config(config, plan, labels, pretrained=pretrained is not None)
     _check_unseen(store, split, pretrained)
     store.check([*split.train, *split.validation])
     ids = {"train": list(split.train), "validation": list(split.validation), "test": list(split.test)}

@@ -57,7 +57,8 @@ def _file(path: Path) -> Path | None:
     """
     if path.is_file():
         return path
-    if (path / "checkpoints" / INDEX).is_file():
+    # without its index a run is still one, and `load` makes the index again
+    if (path / "checkpoints" / INDEX).is_file() or any((path / "checkpoints").glob(f"step_*/{WEIGHTS}")):
         return None
     file = path / WEIGHTS if (path / WEIGHTS).is_file() else model_file(path)
     if file is not None:
