@@ -6,7 +6,7 @@ A class marked `@settings` is a frozen, keyword-only dataclass whose fields carr
 
 import copy
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -38,7 +38,7 @@ def parse(kind: type[T], values: Mapping[str, Any], where: object) -> T:
     try:
         return _adapter(kind).validate_python(values)
     except ValidationError as error:
-        mistakes = "; ".join(_tell(e) for e in error.errors())
+        mistakes = "; ".join(_told(error.errors()))
         known = ", ".join(f.name for f in kind.__dataclass_fields__.values())  # type: ignore[attr-defined]
         raise SettingsError(
             where,
@@ -199,12 +199,26 @@ def _assign(values: dict[str, Any], keys: list[str], value: Any, assignment: str
     inner[last] = value
 
 
-def _tell(error: Any) -> str:
-    key = ".".join(str(part) for part in error["loc"])
+def _told(errors: Sequence[Any]) -> list[str]:
+    """A line for each key: where a value may be of several kinds, why it is of none of them."""
+    told: dict[str, list[str]] = {}
+    for error in errors:
+        key = ".".join(str(part) for part in error["loc"] if not _is_branch(part))
+        what, why = _tell(key, error)
+        told.setdefault(what, []).append(why)
+    return [what + ", or ".join(dict.fromkeys(filter(None, whys))) for what, whys in told.items()]
+
+
+def _is_branch(part: int | str) -> bool:
+    """Whether a part of a place names a kind that a value may be of, and no key: "tuple[int, ...]"."""
+    return isinstance(part, str) and ("[" in part or part in ("str", "int", "float", "bool"))
+
+
+def _tell(key: str, error: Any) -> tuple[str, str]:
     if error["type"] == "unexpected_keyword_argument":
-        return f"unknown key '{key}'"
+        return f"unknown key '{key}'", ""
     if error["type"] == "missing":
-        return f"'{key}' is missing"
+        return f"'{key}' is missing", ""
     ours = error["type"] == "value_error"
     why = str(error["ctx"]["error"]) if ours else error["msg"][0].lower() + error["msg"][1:]
-    return f"'{key}' is {error['input']!r}: {why}"
+    return f"'{key}' is {error['input']!r}: ", why

@@ -6,15 +6,22 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Annotated, Literal, get_args
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from ..data.settings import settings
 from .source import Kind
 
 Part = Literal["encoder", "decoder", "output"]
 State = Literal["loaded", "adapted", "re-initialised"]
+
+
+def _listed(choice: object) -> object:
+    """A single block as a list of one."""
+    return (choice,) if isinstance(choice, str) and choice not in ("encoder", "decoder", "both") else choice
+
+
 # parts, or blocks by name such as "decoder.0"
-Choice = Literal["encoder", "decoder", "both"] | tuple[str, ...]
+Choice = Annotated[Literal["encoder", "decoder", "both"] | tuple[str, ...], BeforeValidator(_listed)]
 NOT_REACHED = "the checkpoint's loss did not reach it"
 PARTS: tuple[Part, ...] = get_args(Part)
 # characters of a table's last column, and names in a list

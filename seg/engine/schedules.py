@@ -40,7 +40,9 @@ class ScheduleConfig:
     "valley", else 25 steps, at least 0.05 and at most 0.2.
     """
 
-    name: ScheduleName | Literal["auto"] = "auto"
+    name: Literal[
+        "auto", "standard", "warmup", "sawtooth", "valley", "frozen", "progressive", "layerwise"
+    ] = "auto"
     warmup_share: Annotated[float, Field(ge=0, lt=1)] | None = None
     decoder_share: Annotated[float, Field(gt=0, lt=1)] = 0.15
     unfreeze_share: Annotated[float, Field(gt=0, le=1)] = 0.5

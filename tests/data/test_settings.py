@@ -2,7 +2,7 @@
 
 from dataclasses import field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import pytest
 import yaml
@@ -220,3 +220,15 @@ def test_an_inner_key_of_a_single_value_is_refused_with_the_way_to_say_it():
 def test_an_override_that_is_no_yaml_is_refused_in_words():
     with pytest.raises(SettingsError, match="a value that is not YAML"):
         override({}, ["a=[1, 2"])
+
+
+def test_a_value_of_none_of_its_kinds_is_told_once_by_the_key_that_was_typed():
+    @settings
+    class Chosen:
+        load: Literal["all", "none"] | tuple[int, ...] = "all"
+
+    with pytest.raises(SettingsError) as told:
+        parse(Chosen, {"load": "some"}, "--set load=some")
+    assert "'load' is 'some': input should be 'all' or 'none', or input should be a valid tuple." in str(
+        told.value
+    )
