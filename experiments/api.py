@@ -267,8 +267,8 @@ def transfer(
     opened = Store.open(store)
     settled = _finetune_config(config, set, load=load, accept_mismatch=accept_mismatch or None)
     plan = planned_training(opened.plan, settled)
-    architecture = architecture_for(plan)
     source = open_source(checkpoint, mapping)
+    architecture = architecture_for(plan, settled.network or source.architecture.name)
     found = hand_over(
         build(architecture, settled.seed),
         architecture,
