@@ -558,6 +558,18 @@ def test_given_weights_that_have_seen_a_test_volume_are_refused(
     assert ran == []
 
 
+def test_given_weights_that_do_not_tell_what_they_saw_are_told_in_the_report(
+    with_weights, finished, tmp_path, no_report
+):
+    torch.save(checkpoint.load(finished.path / "pretraining/mae/seed_0").tensors, tmp_path / "model.pt")
+    given = Arm(pretrained=str(tmp_path / "model.pt"), finetune={"accept_mismatch": True})
+    config = with_weights(arms={"scratch": Arm(), "given": given}, seeds=(0,))
+    made = run_comparison(config, tmp_path / "out", "").results
+    assert failures(made) == {}
+    assert made.leak_check.endswith("The weights of given do not tell what they were trained on.")
+    assert "do not tell" not in finished.results.leak_check
+
+
 # another tool's masks
 
 
