@@ -215,12 +215,16 @@ class Bench:
         """What is pretrained on: every case of the store but those of test subjects."""
         return without_subjects_of(tuple(self.store.cases.values()), self.held_out)
 
+    @cached_property
+    def weights_seen(self) -> dict[str, tuple[str, ...] | None]:
+        """What the weights given to arms were trained on, by hash; None where they do not tell."""
+        given = {arm: weights_of(self.config, arm) for arm in self.config.arms}
+        return {arm: open_source(path).seen for arm, path in given.items() if path is not None}
+
     def check_test_cases(self) -> None:
         """Raises UserError where a test volume is, by its voxels, among those that are trained on."""
         seen = {self.store.cases[case].content_hash: case for case in self.unannotated}
-        for name in self.config.arms:
-            weights = weights_of(self.config, name)
-            known = open_source(weights).seen if weights is not None else None
+        for name, known in self.weights_seen.items():
             seen |= dict.fromkeys(known or (), f"a volume that the weights of {name} have seen")
         leaked = [(case, seen[hashed]) for case, hashed in self.test_hashes.items() if hashed in seen]
         if leaked or not self.test_hashes:
@@ -459,6 +463,10 @@ class Bench:
         records = tuple(self._record(cell, times.get(cell, []), failures.get(cell)) for cell in todo)
         scores = tuple(score for cell in todo if cell not in failures for score in self._scores(cell))
         config, arms = self.config, tuple(self.config.arms)
+        silent = [name for name, known in self.weights_seen.items() if known is None]
+        silence = (
+            f" The weights of {', '.join(silent)} do not tell what they were trained on." if silent else ""
+        )
         units = {read_json(f, CellScores).unit for f in map(self.score_file, todo) if f.is_file()}
         return Results(
             name=config.name,
@@ -476,7 +484,7 @@ class Bench:
                 f"The voxels of the {len(self.truths)} test volumes were compared, by SHA-256, with those of "
                 f"the {len(self.unannotated)} volumes that may be trained on: none is among them. Every "
                 "prediction was also checked against what its model's checkpoint says it has seen. What "
-                "another tool was trained on is not known here."
+                f"another tool was trained on is not known here.{silence}"
             ),
             environment=runs.environment(),
             config=plain(config),

@@ -12,7 +12,7 @@ from ..data.plan import BUDGETS, BudgetName, Plan, Preprocessing, Scheme, Traini
 from ..data.scan import Scan
 from ..data.settings import checked, plain, read_yaml
 from ..seg.checkpoint import load
-from ..seg.contract import counterparts, is_adoptable
+from ..seg.contract import channels_of, is_adoptable
 from ..seg.engine.estimate import training_bytes
 from ..seg.neighbours.sources import open_source
 from ..seg.networks.registry import architecture_for, build
@@ -129,7 +129,7 @@ def adopted(theirs: Plan, own: Plan, where: str | Path, say: Callable[[str], Non
 
 def _adopted_preprocessing(theirs: Preprocessing, own: Preprocessing) -> Preprocessing:
     """Their spacing, and for each of our channels what is done to grey values of its first counterpart."""
-    places = [of_theirs[0] for of_theirs in counterparts(theirs, own)]
+    places = [of_theirs[0] for of_theirs in channels_of(theirs, own)]
     return replace(
         theirs,
         orientation=own.orientation,

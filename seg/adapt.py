@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ..data.volume import is_named
+from .channels import counterparts
 
 
 class Misfit(Exception):
@@ -51,22 +51,18 @@ class Adapted:
 def mixing(ours: Sequence[str], theirs: Sequence[str] | None, number: int) -> Mixing:
     """How the image channels `ours` are made of `number` others, whose names may be unknown.
 
-    By name where all have names and each of ours is among theirs. In their order where there are as many and
-    names are wanting. One is taken for one. Otherwise each is the mean of all of theirs, times C there / C
-    here, so that channels that show the same give what they gave.
+    Each is its counterpart, or where there is none the mean of all of theirs, times C there / C here, so that
+    channels that show the same give what they gave.
     """
+    found = counterparts(ours, theirs, number)
+    if found.by == "mean":
+        told = f"image channels: each the mean of the {number} there, times {Fraction(number, len(ours))}"
+        return Mixing(weights=torch.full((len(ours), number), 1 / len(ours)), told=told)
+    weights = torch.eye(number)[[place for (place,) in found.places]]
     if number == len(ours) == 1:
-        return Mixing(weights=torch.eye(1))
-    wanting = theirs is None or len(theirs) != number or not all(map(is_named, (*ours, *theirs)))
-    names = [] if theirs is None else [name.casefold() for name in theirs]
-    wanted = [name.casefold() for name in ours]
-    if not wanting and len({*names}) == number and {*wanted} <= {*names}:
-        places = [names.index(name) for name in wanted]
-        return Mixing(weights=torch.eye(number)[places], told=f"image channels by name: {', '.join(ours)}")
-    if wanting and len(ours) == number:
-        return Mixing(weights=torch.eye(number), told="image channels in their order: not all have names")
-    told = f"image channels: each the mean of the {number} there, times {Fraction(number, len(ours))}"
-    return Mixing(weights=torch.full((len(ours), number), 1 / len(ours)), told=told)
+        return Mixing(weights=weights)
+    how = f"by name: {', '.join(ours)}" if found.by == "name" else "in their order: not all have names"
+    return Mixing(weights=weights, told=f"image channels {how}")
 
 
 def adapt(

@@ -83,6 +83,17 @@ def load_training(run: Path) -> tuple[Checkpoint, dict[str, Any]]:
         return found
 
     found = _newest_whole(run, _newest_first(run, _index_of(run)["last"]), read_both)
+    _check_version(run, found)
+    return found, states[-1]
+
+
+def check_version(run: Path) -> None:
+    """Raises UserError for a run that an older version began; one without a checkpoint began now."""
+    if read_index(run):
+        _check_version(run, load(run, "last"))
+
+
+def _check_version(run: Path, found: Checkpoint) -> None:
     if found.version != VERSION:
         raise UserError(
             run,
@@ -91,7 +102,6 @@ def load_training(run: Path) -> tuple[Checkpoint, dict[str, Any]]:
             remedy="Finish it with that version of fewvox, or start another run from its weights "
             "(`fewvox finetune --pretrained RUN`)",
         )
-    return found, states[-1]
 
 
 def load_state(run: Path) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Reading one checkpoint: verified against its hashes, brought to today's format, and never executed."""
 
 import json
-import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +16,8 @@ from ..data.settings import parse, settings
 from .digest import digest
 from .inputs import InputStatistics
 from .migrations import VERSION, migrated
+from .neighbours.errors import SourceError
+from .neighbours.pickles import read_torch, refuse_old_torch
 from .networks.registry import Architecture, build
 from .networks.unet import UNet
 from .probe import Probe
@@ -127,14 +128,17 @@ def read(file: Path) -> Checkpoint:
 def read_state(folder: Path) -> dict[str, Any]:
     """The training state in a checkpoint folder: tensors and plain values, no code."""
     path = folder / STATE
+    # no fault of the checkpoint
+    refuse_old_torch(path)
     try:
         if (folder / STATE_HASH).read_text(encoding="ascii") != state_hash_line(file_hash(path)):
             raise _damaged(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, pickle.UnpicklingError, EOFError) as error:
+        return read_torch(path)
+    except (OSError, ValueError, SourceError) as error:
+        found = error.found if isinstance(error, SourceError) else in_a_line(error)
         raise CheckpointError(
             path,
-            found=f"not readable ({in_a_line(error)})",
+            found=f"not readable ({found})",
             rule="The training state holds tensors and plain values",
             remedy="Start the run anew in another folder",
         ) from error
@@ -173,7 +177,8 @@ def _opened(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         raise CheckpointError(
             file,
             found=f"not readable as safetensors ({error})",
-            rule=f"Weights are read from {WEIGHTS} alone; a pickle (.pt, .pth) can run code and is refused",
+            rule=f"A checkpoint is {WEIGHTS}; a pickle (.pt, .pth) is refused here: its tensors are for "
+            "`fewvox finetune --pretrained` alone, which runs nothing in it",
             remedy="Give the run folder or its weights.safetensors",
         ) from error
 

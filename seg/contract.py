@@ -13,6 +13,7 @@ import numpy as np
 from ..data.plan import SPACING_TOLERANCE, Plan, Preprocessing, Window
 from ..data.units import factor
 from ..data.volume import Shape, Triple, is_named
+from .channels import counterparts
 from .checkpoint import Checkpoint
 from .source import Contract, Open, source_of
 from .transfer import TransferError
@@ -50,8 +51,8 @@ def check_preprocessing(checkpoint: Checkpoint, plan: Plan) -> None:
     contract = source_of(checkpoint).contract
     theirs, ours = checkpoint.info.plan.preprocessing, plan.preprocessing
     found = mismatches(contract, plan)
-    in_place = [(c,) for c in range(len(theirs.channels))]
-    if counterparts(theirs, ours) != in_place and all(m.what != "channels" for m in found):
+    in_place = tuple((c,) for c in range(len(theirs.channels)))
+    if channels_of(theirs, ours) != in_place and all(m.what != "channels" for m in found):
         found = (*found, Mismatch(what="channels", theirs=_channels(theirs), ours=_channels(ours)))
     if found:
         remedy = "Prepare a store with its plan: `fewvox prepare DATA --from-checkpoint RUN --out NEW`"
@@ -136,19 +137,9 @@ def is_adoptable(theirs: Preprocessing, ours: Preprocessing) -> bool:
     return scale is None or all(1 / _MAX_LOST <= s <= _MAX_INVENTED for s in scale)
 
 
-def counterparts(theirs: Preprocessing, ours: Preprocessing) -> list[tuple[int, ...]]:
-    """For each of our channels those of theirs that its weights are made of in a transfer.
-
-    The one of its name, where all have names; the one in its place, where names are wanting and there are as
-    many; all of them otherwise.
-    """
-    names, wanted = ([name.casefold() for name in how.channels] for how in (theirs, ours))
-    named = all(map(is_named, (*names, *wanted)))
-    if named and {*wanted} <= {*names}:
-        return [(names.index(name),) for name in wanted]
-    if not named and len(names) == len(wanted):
-        return [(c,) for c in range(len(names))]
-    return [tuple(range(len(names)))] * len(wanted)
+def channels_of(theirs: Preprocessing, ours: Preprocessing) -> tuple[tuple[int, ...], ...]:
+    """For each of our channels the places of those of theirs that its weights are made of in a transfer."""
+    return counterparts(ours.channels, theirs.channels, len(theirs.channels)).places
 
 
 def _spacing(how: Preprocessing) -> str:
@@ -202,7 +193,7 @@ def _scheme(how: Preprocessing, channel: int) -> str:
 
 def _other_normalisation(theirs: Preprocessing, ours: Preprocessing) -> list[Mismatch]:
     found = []
-    for c, of_theirs in enumerate(counterparts(theirs, ours)):
+    for c, of_theirs in enumerate(channels_of(theirs, ours)):
         other = [t for t in of_theirs if not _alike(theirs, t, ours, c)]
         if other:
             what = "normalisation" if len(ours.channels) == 1 else f"normalisation of {ours.channels[c]}"

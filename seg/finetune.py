@@ -19,7 +19,7 @@ from ..data.settings import checked, settings
 from ..data.splits import Split
 from ..data.store import Store
 from . import run
-from .checkpoint import CheckpointInfo, load
+from .checkpoint import CheckpointInfo, check_version, load
 from .engine.loop import Observer, StepResult, train
 from .engine.optimisers import resolved
 from .engine.schedules import ScheduleName, resolved_schedule
@@ -127,6 +127,9 @@ def finetune(
         announce: is given what the user should read before training starts.
     """
     out, say = Path(out), announce or log.info
+    if resume:
+        # before its settings are compared: an older version had others
+        check_version(out)
     config = checked(config or FinetuneConfig(), "configuration")
     plan = planned(store.plan, config)
     _check_cases(store, split)

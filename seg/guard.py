@@ -23,14 +23,16 @@ MAX_DISTANCE = 0.15
 MAX_ANSWERS = 0.09
 # below it a filter answers to nothing, or a channel shows nothing
 _NOTHING = 1e-6
+# doublings beyond which only that there are many is told
+_MANY = 4
 _UNMEASURED = "the checkpoint does not tell what its images looked like, so they were not compared with yours"
 _THEN = (
     ". If your images are what they should be, train from scratch as well and compare before you rely on the "
     "transfer"
 )
 _OTHER_ANSWERS = (
-    "fine structures are others than in pretraining: at equal contrast the first filters answer {:.0%} more "
-    "or less strongly (within one data set: less than {:.0%}). A wrong voxel spacing does this, and images "
+    "fine structures are others than in pretraining: at equal contrast the first filters answer {} more "
+    "or less strongly (within one data set: less than {}). A wrong voxel spacing does this, and images "
     "that are sharper, smoother or noisier"
 )
 
@@ -84,7 +86,7 @@ def guard(
             source, ours, float(np.mean(gains))
         )
         if unlike > MAX_ANSWERS:
-            warnings.append(_OTHER_ANSWERS.format(2**unlike - 1, 2**MAX_ANSWERS - 1))
+            warnings.append(_OTHER_ANSWERS.format(_share(unlike), _share(MAX_ANSWERS)))
     if warnings:
         warnings[-1] += _THEN
     return Guard(figures=figures, warnings=tuple(warnings))
@@ -112,6 +114,11 @@ def answers_apart(theirs: InputStatistics, ours: InputStatistics, gain: float = 
     """
     there, here = (np.maximum(side.responses, _NOTHING) for side in (theirs, ours))
     return float(np.abs(np.log2(here / there) - gain).mean())
+
+
+def _share(doublings: float) -> str:
+    """0.5 as "41%"; an answer that is nearly none has no such number."""
+    return f"{2**doublings - 1:.0%}" if doublings < _MANY else f"more than {2**_MANY} times"
 
 
 def _most_alike(

@@ -55,11 +55,11 @@ def hand_over(
     )
 
 
-def _counterparts(source: Source, plan: Plan) -> list[tuple[int, ...]] | None:
+def _counterparts(source: Source, plan: Plan) -> tuple[tuple[int, ...], ...] | None:
     theirs = source.contract.preprocessing
     if theirs is None or "channels" in source.contract.unknown:
         return None
-    return contract.counterparts(theirs, plan.preprocessing)
+    return contract.channels_of(theirs, plan.preprocessing)
 
 
 def _first(report: TransferReport) -> bool:

@@ -70,6 +70,7 @@ def source_of(checkpoint: Checkpoint) -> Source:
         trained=info.trained,
         seen=tuple(sorted({*info.trained_on, *info.validated_on, *info.inherited})),
         told=f"{info.method}, {info.steps} steps",
+        notes=checkpoint.notes,
         probe=info.probe,
         inputs=info.inputs,
     )

@@ -16,7 +16,7 @@ from ..data.plan import Plan
 from ..data.settings import checked, parse, plain, settings
 from ..data.store import Store
 from ..seg import run
-from ..seg.checkpoint import CheckpointInfo, load
+from ..seg.checkpoint import CheckpointInfo, check_version, load
 from ..seg.engine.loop import Observer, TrainingError, train, whole
 from ..seg.engine.optimisers import resolved
 from ..seg.guard import patches_of
@@ -91,6 +91,9 @@ def pretrain(
         announce: is given what the user should read before training starts.
     """
     out, say = Path(out), announce or log.info
+    if resume:
+        # before its settings are compared: an older version had others
+        check_version(out)
     config = checked(config, "configuration")
     registered = find_method(config.method)
     plan = planned(store.plan, config)

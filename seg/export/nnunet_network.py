@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...data.errors import UserError
 from ..checkpoint import Checkpoint
-from ..neighbours.names import nnunet_names, nnunet_residual_names
+from ..neighbours.known import CLASSES
 from ..networks.registry import Architecture
 from ..networks.topology import Topology
 
@@ -20,23 +20,20 @@ REQUIRES_IMPORT = ["conv_op", "norm_op", "dropout_op", "nonlin"]
 class Layout:
     """One of nnU-Net's network classes.
 
-    `names` lists, for each of our tensors, all its names there; `depths` are the arguments that tell how many
-    convolutions a level has. `encoder`, `stem` and `projections` are where nnU-Net looks for these when it
-    takes weights of nnssl.
+    `depths` are the arguments that tell how many convolutions a level has. `encoder`, `stem` and
+    `projections` are where nnU-Net looks for these when it takes weights of nnssl.
     """
 
     class_name: str
-    names: Callable[[Topology], dict[str, tuple[str, ...]]]
     depths: Callable[[Topology], dict[str, list[int]]]
     encoder: str
     stem: str
     projections: tuple[str, ...]
 
 
-_LAYOUTS = {
-    "unet": Layout(
+_LAYOUTS = (
+    Layout(
         class_name="PlainConvUNet",
-        names=nnunet_names,
         depths=lambda topology: {
             "n_conv_per_stage": [2] * len(topology.features),
             "n_conv_per_stage_decoder": [2] * len(topology.strides),
@@ -45,9 +42,8 @@ _LAYOUTS = {
         stem="encoder.stages.0",
         projections=("encoder.stages.0.0.convs.0.conv", "encoder.stages.0.0.convs.0.all_modules.0"),
     ),
-    "residual_unet": Layout(
+    Layout(
         class_name="ResidualEncoderUNet",
-        names=nnunet_residual_names,
         depths=lambda topology: {
             "n_blocks_per_stage": list(topology.blocks),
             "n_conv_per_stage_decoder": [1] * len(topology.strides),
@@ -56,12 +52,12 @@ _LAYOUTS = {
         stem="encoder.stem",
         projections=("encoder.stem.convs.0.conv", "encoder.stem.convs.0.all_modules.0"),
     ),
-}
+)
 
 
 def layout_of(architecture: Architecture) -> Layout:
     """nnU-Net's class of a network."""
-    return _LAYOUTS[architecture.name]
+    return next(layout for layout in _LAYOUTS if CLASSES[layout.class_name].network == architecture.name)
 
 
 def arguments(architecture: Architecture) -> dict[str, Any]:
@@ -99,7 +95,7 @@ def weights(checkpoint: Checkpoint, *, with_output: bool) -> dict[str, Tensor]:
         tensors[name] = tensors[name] - tensors[name].mean(dim=0)
     found = {
         name: tensors[ours].contiguous()
-        for ours, names in layout_of(architecture).names(architecture.topology).items()
+        for ours, names in CLASSES[layout_of(architecture).class_name].names(architecture.topology).items()
         if with_output or not ours.startswith("output.")
         for name in names
     }

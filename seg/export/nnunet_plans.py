@@ -5,10 +5,11 @@ from typing import Any
 from ...data.errors import UserError
 from ...data.plan import Plan, Preprocessing
 from ..checkpoint import Checkpoint
+from ..neighbours.preparation import AS_THEY_ARE, REORIENTS, SCHEMES, WINDOW, WITHOUT_UNIT
 from .nnunet_network import REQUIRES_IMPORT, arguments, layout_of
 
 PLANS, CONFIGURATION = "nnUNetPlans_fewvox", "3d_fullres"
-_SCHEMES = {"zscore": "ZScoreNormalization", "ct": "CTNormalization", "none": "NoNormalization"}
+_SCHEMES = {ours: theirs for theirs, ours in SCHEMES.items()}
 
 
 def plans(checkpoint: Checkpoint, dataset: str) -> dict[str, Any]:
@@ -53,7 +54,7 @@ def plans(checkpoint: Checkpoint, dataset: str) -> dict[str, Any]:
 
 def reader(how: Preprocessing) -> str:
     """nnU-Net's reader that gives voxels in our order."""
-    return "NibabelIOWithReorient" if how.orientation == "RAS" else "Tiff3DIO"
+    return REORIENTS if how.orientation == "RAS" else WITHOUT_UNIT
 
 
 def file_ending(how: Preprocessing) -> str:
@@ -108,7 +109,7 @@ def differences_in_predicting(plan: Plan) -> list[str]:
 def _resampling(how: Preprocessing) -> dict[str, Any]:
     if how.spacing is None:
         kinds = ("data", "seg", "probabilities")
-        names = {f"resampling_fn_{kind}": "no_resampling_hack" for kind in kinds}
+        names = {f"resampling_fn_{kind}": AS_THEY_ARE for kind in kinds}
         return names | {f"resampling_fn_{kind}_kwargs": {} for kind in kinds}
     # None: separately, as one axis is coarse by the same threshold of 3; False: never
     apart = None if 0 in how.orders else False
@@ -127,13 +128,6 @@ def _intensities(how: Preprocessing) -> dict[str, dict[str, float]]:
     """By channel number what `CTNormalization` needs; the other schemes need nothing."""
     windows = how.windows or (None,) * len(how.channels)
     return {
-        str(c): {}
-        if window is None
-        else {
-            "mean": window.mean,
-            "std": window.std,
-            "percentile_00_5": window.low,
-            "percentile_99_5": window.high,
-        }
+        str(c): {} if window is None else {theirs: getattr(window, ours) for ours, theirs in WINDOW.items()}
         for c, window in enumerate(windows)
     }

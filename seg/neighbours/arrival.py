@@ -34,8 +34,7 @@ def arrived(known: Known, architecture: Architecture, tensors: Mapping[str, Tens
     """
     expected = shapes(architecture)
     theirs = {name: name for name in expected}
-    if known.names is not None:
-        theirs |= {name: others[0] for name, others in known.names(architecture.topology).items()}
+    theirs |= {name: others[0] for name, others in known.names(architecture.topology).items()}
     there = {name: tensors[theirs[name]] for name in expected if theirs[name] in tensors}
     parts = tuple(part for part in _PARTS if any(name.startswith(f"{part}.") for name in there))
     wanted = {name: shape for name, shape in expected.items() if name.split(".")[0] in (*parts, "encoder")}

@@ -15,13 +15,13 @@ class Known:
     """A network as files name it.
 
     `network` is its name in our registry, `names` gives for each tensor of ours those it has in the file
-    (None: the same). `first` is the first convolution, without "encoder."; `level` is the first convolution
-    of encoder level {}, `up` the transposed convolution of decoder level {}. `block` is the first convolution
-    of residual block {1} of level {0} where there are such blocks.
+    where they are others. `first` is the first convolution, without "encoder."; `level` is the first
+    convolution of encoder level {}, `up` the transposed convolution of decoder level {}. `block` is the first
+    convolution of residual block {1} of level {0} where there are such blocks.
     """
 
     network: NetworkName
-    names: Names | None
+    names: Names
     first: str
     level: str
     up: str
@@ -30,7 +30,7 @@ class Known:
 
 OWN = Known(
     network="unet",
-    names=None,
+    names=lambda _: {},
     first="0.0.0.weight",
     level="encoder.{}.0.0.weight",
     up="decoder.{}.up.weight",
@@ -44,7 +44,7 @@ PLAIN = Known(
 )
 OWN_RESIDUAL = Known(
     network="residual_unet",
-    names=None,
+    names=lambda _: {},
     first="0.stem.0.weight",
     level="encoder.{}.blocks.0.first.0.weight",
     up="decoder.{}.up.weight",

@@ -82,9 +82,7 @@ def _check_archive(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error) as error:
-        raise _no_torch_file(
-            path, f"it begins as a torch file and is cut short or damaged ({error})"
-        ) from error
+        raise _no_torch_file(path, f"no torch file, or one that is cut short or damaged ({error})") from error
     names = [entry.filename for entry in entries]
     if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):
         raise _no_torch_file(path, "a TorchScript program, which is run when it is read")

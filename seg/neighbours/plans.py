@@ -35,6 +35,7 @@ class Configuration:
     spacing: list[float] | None = None
     normalization_schemes: list[str] = field(default_factory=list)
     use_mask_for_norm: bool | list[bool] = False
+    resampling_fn_data: str | None = None
     architecture: NetworkPlan | None = None
 
 

@@ -10,15 +10,20 @@ from .limits import refused
 from .plans import Configuration, Plans, each
 from .turn import Turn
 
-_SCHEMES: dict[str, Scheme] = {
+# of nnU-Net and here
+SCHEMES: dict[str, Scheme] = {
     "ZScoreNormalization": "zscore",
     "CTNormalization": "ct",
     "NoNormalization": "none",
 }
 # it turns volumes to RAS; the others take them as they are stored
-_REORIENTS = "NibabelIOWithReorient"
+REORIENTS = "NibabelIOWithReorient"
 # its spacings have no unit; the others read medical formats, in millimetres
-_WITHOUT_UNIT = "Tiff3DIO"
+WITHOUT_UNIT = "Tiff3DIO"
+# of a window here, and of the grey values there
+WINDOW = {"low": "percentile_00_5", "high": "percentile_99_5", "mean": "mean", "std": "std"}
+# the function that leaves volumes at the voxel size they have
+AS_THEY_ARE = "no_resampling_hack"
 
 
 def contract_of(
@@ -31,11 +36,13 @@ def contract_of(
     if channels != names:
         unknown.append("channels")
     spacing = _spacing(configuration, turn, where)
-    if spacing is None or plans.image_reader_writer == _WITHOUT_UNIT:
+    if configuration.resampling_fn_data == AS_THEY_ARE:
+        spacing = None
+    elif spacing is None or plans.image_reader_writer == WITHOUT_UNIT:
         unknown.append("spacing")
         notes.append(f"spacing: {'none' if spacing is None else f'{spacing}, of no known unit'}")
         spacing = None
-    oriented = plans.image_reader_writer == _REORIENTS
+    oriented = plans.image_reader_writer == REORIENTS
     if not oriented:
         unknown.append("orientation")
     schemes, windows, wrong = _normalisation(plans, configuration, len(names), where)
@@ -83,9 +90,9 @@ def _normalisation(
         f"normalisation of channel {c}: {scheme}{' inside the region that is not 0' if mask else ''}, "
         "which there is not here"
         for c, (scheme, mask) in enumerate(zip(theirs, masked, strict=True))
-        if scheme not in _SCHEMES or (mask and scheme == "ZScoreNormalization")
+        if scheme not in SCHEMES or (mask and scheme == "ZScoreNormalization")
     ]
-    schemes: tuple[Scheme, ...] = tuple(_SCHEMES.get(scheme, "none") for scheme in theirs)
+    schemes: tuple[Scheme, ...] = tuple(SCHEMES.get(scheme, "none") for scheme in theirs)
     windows = tuple(_window(plans, c, where) if s == "ct" else None for c, s in enumerate(schemes))
     wrong += [
         f"normalisation of channel {c}: CT without the grey values of its data set"
@@ -101,5 +108,4 @@ def _window(plans: Plans, channel: int, where: Path) -> Window | None:
     values = properties.get(str(channel))
     if values is None:
         return None
-    names = {"low": "percentile_00_5", "high": "percentile_99_5", "mean": "mean", "std": "std"}
-    return told(Window, {ours: values.get(theirs) for ours, theirs in names.items()}, where)
+    return told(Window, {ours: values.get(theirs) for ours, theirs in WINDOW.items()}, where)

@@ -7,7 +7,7 @@ plain state dicts. Nothing in a file is executed.
 from pathlib import Path
 from typing import Literal
 
-from ..checkpoint import INDEX, WEIGHTS, load
+from ..checkpoint import WEIGHTS, load
 from ..source import Source, source_of
 from .containers import read_container
 from .errors import SourceError
@@ -57,8 +57,7 @@ def _file(path: Path) -> Path | None:
     """
     if path.is_file():
         return path
-    # without its index a run is still one, and `load` makes the index again
-    if (path / "checkpoints" / INDEX).is_file() or any((path / "checkpoints").glob(f"step_*/{WEIGHTS}")):
+    if (path / "checkpoints").is_dir():
         return None
     file = path / WEIGHTS if (path / WEIGHTS).is_file() else model_file(path)
     if file is not None:

@@ -147,5 +147,5 @@ def _extent(weight: Tensor | None, where: Path) -> Triple:
 
 
 def _classes(known: Known, topology: Topology, tensors: Mapping[str, Tensor]) -> int:
-    name = known.names(topology)["output.weight"][0] if known.names else "output.weight"
+    name, *_ = known.names(topology).get("output.weight", ("output.weight",))
     return tensors[name].shape[0] if name in tensors else 1

@@ -23,6 +23,7 @@ from fewvox.experiments.comparison import Arm, Cell, ComparisonConfig
 from fewvox.experiments.results import RunRecord, read_results
 from fewvox.seg import checkpoint
 from fewvox.seg.engine.loop import Interrupted
+from fewvox.seg.networks.registry import build
 
 PATCH = [8, 16, 8]
 SHORT = {"steps": 3, "batch": 1, "patch": PATCH, "device": "cpu"}
@@ -491,6 +492,82 @@ def test_without_a_labelled_test_volume_nothing_is_compared(masks_only, nifti_fo
     (bare / "labels").mkdir()
     with pytest.raises(UserError, match="no volume found"):
         run_comparison(masks_only(test=0, test_data=str(bare)), tmp_path / "out", "")
+
+
+# weights that are there
+
+
+@pytest.fixture
+def with_weights(config, finished) -> Callable[..., ComparisonConfig]:
+    """Makes a comparison of scratch and of the weights that another one pretrained."""
+    weights = finished.path / "pretraining/mae/seed_0"
+
+    def make(**changes) -> ComparisonConfig:
+        arms = {"scratch": Arm(), "given": Arm(pretrained=str(weights))}
+        return replace(config, **({"arms": arms, "label_counts": (1,), "seeds": (0, 1)} | changes))
+
+    return make
+
+
+def test_given_weights_are_the_same_for_every_seed(with_weights, tmp_path, no_report, ran):
+    made = run_comparison(with_weights(), tmp_path / "out", "").results
+    assert failures(made) == {}
+    assert [cell for cell in ran if "pretraining" in cell] == []
+    reports = [
+        json.loads((tmp_path / f"out/finetuning/given/labels_1/seed_{seed}/transfer.json").read_text())
+        for seed in (0, 1)
+    ]
+    assert reports[0]["source_hash"] == reports[1]["source_hash"]
+    assert all(by_cell(made)["given", 1, seed].parameters_loaded["encoder"] == 1 for seed in (0, 1))
+    assert len({s.dice for s in made.scores if s.arm == "given"}) > 1
+
+
+def test_other_given_weights_are_no_reason_to_keep_old_scores(
+    with_weights, finished, tmp_path, no_report, ran
+):
+    weights = tmp_path / "weights"
+    shutil.copytree(finished.path / "pretraining/mae/seed_0", weights)
+    arms = {"scratch": Arm(), "given": Arm(pretrained=str(weights))}
+    config = with_weights(arms=arms, seeds=(0,))
+    run_comparison(config, tmp_path / "out", "")
+    loaded = checkpoint.load(weights)
+    loaded.tensors["encoder.0.0.0.weight"] *= 2
+    shutil.rmtree(weights / "checkpoints")
+    network = build(loaded.info.architecture)
+    network.load_state_dict(loaded.tensors)
+    checkpoint.save(weights, network, replace(loaded.info, probe=None), {}, None)
+    ran.clear()
+    failed = failures(run_comparison(config, tmp_path / "out", "").results)
+    assert ran == ["given, 1 labels, seed 0"]
+    assert "the pretrained weights are others" in failed["given", 1, 0]
+
+
+def test_given_weights_that_have_seen_a_test_volume_are_refused(
+    with_weights, finished, tmp_path, no_report, ran
+):
+    info = checkpoint.load(finished.path / "pretraining/mae/seed_0").info
+    bench = Bench.open(with_weights(), tmp_path / "bench")
+    case, seen = next(iter(bench.test_hashes.items()))
+    leaky = replace(info, trained_on=(*info.trained_on, seen))
+    checkpoint.save(tmp_path / "leaky", build(info.architecture, 0), leaky, {}, None)
+    config = with_weights(arms={"scratch": Arm(), "given": Arm(pretrained=str(tmp_path / "leaky"))})
+    with pytest.raises(
+        UserError, match=f"test case {case} has the voxels of a volume that the weights of given"
+    ):
+        run_comparison(config, tmp_path / "out", "")
+    assert ran == []
+
+
+def test_given_weights_that_do_not_tell_what_they_saw_are_told_in_the_report(
+    with_weights, finished, tmp_path, no_report
+):
+    torch.save(checkpoint.load(finished.path / "pretraining/mae/seed_0").tensors, tmp_path / "model.pt")
+    given = Arm(pretrained=str(tmp_path / "model.pt"), finetune={"accept_mismatch": True})
+    config = with_weights(arms={"scratch": Arm(), "given": given}, seeds=(0,))
+    made = run_comparison(config, tmp_path / "out", "").results
+    assert failures(made) == {}
+    assert made.leak_check.endswith("The weights of given do not tell what they were trained on.")
+    assert "do not tell" not in finished.results.leak_check
 
 
 # another tool's masks

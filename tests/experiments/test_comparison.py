@@ -67,6 +67,16 @@ def with_arm(**arm) -> dict[str, dict]:
         ({"arms": {}}, "'arms' is"),
         ({"baseline": "nothing"}, "baseline nothing. It is one of the arms: scratch, mae, other_tool-2"),
         ({"baseline": "mae"}, "The baseline is trained here, from scratch"),
+        ({"arms": {"scratch": {"pretrained": "run"}}}, "The baseline is trained here, from scratch"),
+        (
+            {"arms": with_arm(pretrained="run", pretrain={"method": "mae"})},
+            "arm mine has pretrain and pretrained. An arm is pretrained here, or starts from weights",
+        ),
+        ({"arms": with_arm(predictions="masks", pretrained="run")}, "arm mine has predictions and"),
+        (
+            {"arms": with_arm(pretrained="run", finetune={"steps": 90000})},
+            "The baseline is trained on labels as long as any pretrained arm",
+        ),
         ({"finetune": {"seed": 3}}, "Seeds are those of the comparison"),
         (
             {"arms": {"scratch": {}, "mae": {"pretrain": {"method": "mae"}, "finetune": {"steps": 90000}}}},
@@ -134,6 +144,16 @@ def test_masks_of_another_tool_are_found_from_the_file_too(write, monkeypatch, t
     write()
     pattern = read_config("here/tiny.yaml").arms["other_tool-2"].predictions
     assert Path(pattern).resolve() == tmp_path / "here/masks/{labels}/{seed}"
+
+
+def test_weights_that_are_there_are_found_from_the_file_too(write, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    write(arms=with_arm(pretrained="../runs/mae"))
+    found = read_config("here/tiny.yaml", ["arms.scratch.finetune.load=encoder"])
+    assert Path(found.arms["mine"].pretrained).resolve() == tmp_path / "runs/mae"
+    assert [cell.labels for cell in cells(found) if cell.arm == "mine"] == [1, 2] * 2
+    elsewhere = read_config("here/tiny.yaml", ["arms.mine.pretrained=runs/mae"])
+    assert elsewhere.arms["mine"] == found.arms["mine"]
 
 
 def test_a_comparison_is_the_same_from_wherever_it_is_called(write, monkeypatch, tmp_path):

@@ -90,6 +90,7 @@ def test_S01_no_command_runs_anything(tmp_path, sung, write, tiny_store, nifti_f
     model, out = tmp_path / "model.pth", tmp_path / "out"
     commands = (
         lambda: api.finetune(tiny_store.path, out, pretrained=model, set=("steps=1", "device=cpu")),
+        lambda: api.transfer(model, tiny_store.path, json=out),
         lambda: api.embed(model, tiny_store.path, out),
         lambda: api.predict(model, nifti_folder(tmp_path / "data", 1) / "images", out),
         lambda: api.prepare(tmp_path / "data", out, from_checkpoint=model),
@@ -98,6 +99,7 @@ def test_S01_no_command_runs_anything(tmp_path, sung, write, tiny_store, nifti_f
         with pytest.raises(UserError, match=r"model\.pth"):
             command()
     assert not sung.exists()
+    assert not out.exists()
 
 
 @pytest.mark.parametrize("write", WRITERS)

@@ -17,9 +17,19 @@ from fewvox.data.scan import scan
 from fewvox.data.settings import load_mapping, read_yaml
 from fewvox.data.splits import Split
 from fewvox.seg import checkpoint
-from fewvox.seg.engine.optimisers import SHORT_TRAINING, OptimiserConfig
+from fewvox.seg.engine.optimisers import SHORT_TRAINING, OptimiserConfig, resolved
+from fewvox.seg.engine.schedules import ScheduleConfig
 from fewvox.seg.engine.tracking import read_metrics
-from fewvox.seg.finetune import FinetuneConfig, PatchSampler, finetune, resolved_config
+from fewvox.seg.few_labels import lr_share, steps_for
+from fewvox.seg.finetune import (
+    PRETRAINED_LR,
+    PRETRAINED_SCHEDULE,
+    FinetuneConfig,
+    PatchSampler,
+    finetune,
+    resolved_config,
+)
+from fewvox.seg.keeping import KeepConfig
 from fewvox.seg.run import RunError
 from fewvox.seg.source import source_of
 from fewvox.seg.training import flip_probability, planned
@@ -371,3 +381,92 @@ def test_a_patch_edited_in_the_plan_is_checked_too(tiny_store):
     plan = replace(tiny_store.plan, training=replace(tiny_store.plan.training, patch=(7, 13, 9)))
     with pytest.raises(UserError, match="Each axis is a multiple of"):
         planned(plan, replace(CONFIG, patch=None))
+
+
+@pytest.mark.parametrize("labels", [1, 4, 64])
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_what_is_not_set_follows_from_the_number_of_labels(tiny_store, labels, pretrained):
+    open_ = replace(CONFIG, steps=None)
+    found = resolved_config(open_, planned(tiny_store.plan, open_), labels, pretrained=pretrained)
+    steps = found.steps
+    assert steps == steps_for(labels)
+    assert isinstance(steps, int)
+    peak = resolved(OptimiserConfig(), steps).lr
+    assert peak is not None
+    share = lr_share(labels) * (PRETRAINED_LR if pretrained else 1.0)
+    assert found.optimizer.lr == pytest.approx(peak * share)
+    assert found.schedule.name == (PRETRAINED_SCHEDULE if pretrained else "standard")
+    assert found.schedule.warmup_share == pytest.approx(max(0.05, min(0.2, 25 / steps)))
+
+
+def test_fewer_labels_are_trained_on_shorter_and_more_carefully(tiny_store):
+    open_ = replace(CONFIG, steps=None, optimizer=OptimiserConfig(name="sgd"))
+    one, many = (resolved_config(open_, planned(tiny_store.plan, open_), n) for n in (1, 64))
+    assert (one.steps, many.steps) == (250, 2000)
+    assert (one.optimizer.lr or 0) < (many.optimizer.lr or 0)
+    assert (one.schedule.warmup_share or 0) > (many.schedule.warmup_share or 0)
+
+
+def test_what_is_set_stands_whatever_the_number_of_labels(tiny_store):
+    own = replace(
+        CONFIG,
+        steps=77,
+        optimizer=OptimiserConfig(name="sgd", lr=0.3),
+        schedule=ScheduleConfig(name="valley", warmup_share=0.01),
+    )
+    for labels in (1, 64):
+        found = resolved_config(own, planned(tiny_store.plan, own), labels, pretrained=True)
+        assert (found.steps, found.optimizer.lr) == (77, 0.3)
+        assert (found.schedule.name, found.schedule.warmup_share) == ("valley", 0.01)
+
+
+@pytest.mark.parametrize("keep", [KeepConfig(l2sp=0.1), KeepConfig(distillation=1.0)])
+def test_nothing_is_kept_near_weights_that_are_not_there(tiny_store, tmp_path, keep):
+    with pytest.raises(UserError, match="keep: no pretrained weights"):
+        finetune(tiny_store, SPLIT, tmp_path / "run", replace(CONFIG, keep=keep))
+    assert not (tmp_path / "run").exists()
+
+
+class Stopped(Exception):
+    """Ends a training as a kill would: nothing is saved."""
+
+
+class StopAt:
+    """Observes a training until so many steps are done."""
+
+    def __init__(self, last: int) -> None:
+        self.last = last
+
+    def step(self, done: int, steps: int, loss: float) -> None:
+        if done == self.last:
+            raise Stopped
+
+    def validated(self, done: int, scores: dict[str, float]) -> None: ...
+
+
+@pytest.mark.parametrize("schedule", ["sawtooth", "progressive"])
+def test_a_scheduled_training_that_keeps_near_its_start_is_continued_bit_for_bit(
+    tiny_store, finished, tmp_path, schedule
+):
+    config = replace(
+        CONFIG,
+        steps=6,
+        seed=1,
+        checkpoint_every=1,
+        schedule=ScheduleConfig(name=schedule, decoder_share=0.5, unfreeze_share=0.7),
+        keep=KeepConfig(l2sp=0.1, distillation=1.0),
+    )
+    given = {"pretrained": source_of(checkpoint.load(finished[0].path))}
+    whole = finetune(tiny_store, SPLIT, tmp_path / "whole", config, **given).path
+    killed = tmp_path / "killed"
+    # while the encoder, or what is far from the output, is frozen; and after
+    for last, resume in ((2, False), (5, True)):
+        with pytest.raises(Stopped):
+            finetune(tiny_store, SPLIT, killed, config, **given, resume=resume, observer=StopAt(last))
+    finetune(tiny_store, SPLIT, killed, config, **given, resume=True)
+    expected, found = checkpoint.load(whole, "last"), checkpoint.load(killed, "last")
+    assert found.info == expected.info
+    assert all(torch.equal(found.tensors[name], tensor) for name, tensor in expected.tensors.items())
+    lines = read_metrics(whole)
+    assert read_metrics(killed) == lines
+    assert {"loss/l2sp", "loss/distillation"} <= lines[-1].keys()

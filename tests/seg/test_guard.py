@@ -63,6 +63,14 @@ def test_another_resolution_is_told(halves, network):
     assert "A wrong voxel spacing does this" in told
 
 
+def test_filters_that_no_longer_answer_are_told_without_a_number(halves, network):
+    """As where the channels that one filter is spread over cancel each other."""
+    source = input_statistics(network, halves[0])
+    network.encoder[0][0][0].weight.data.zero_()
+    (told,) = guard(source, network, halves[1]).warnings
+    assert "the first filters answer more than 16 times more or less strongly (within one data set" in told
+
+
 def test_answers_count_where_the_filters_are_those_of_the_source(halves, network, make_plan):
     source = input_statistics(network, halves[0])
     finer = halves[1].repeat_interleave(2, dim=-1)

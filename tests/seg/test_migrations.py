@@ -7,9 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 from fewvox.data.errors import UserError
+from fewvox.data.splits import Split
 from fewvox.seg import checkpoint
 from fewvox.seg.checkpoint import CheckpointError
+from fewvox.seg.finetune import FinetuneConfig, finetune
 from fewvox.seg.migrations import VERSION, migrated
+from fewvox.seg.neighbours.sources import open_source
+from fewvox.seg.networks.registry import build
+from fewvox.seg.transfer import transfer
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -89,3 +94,22 @@ def test_a_training_that_an_older_version_began_is_not_continued(old_run):
         UserError, match=r"a run of format version 1; this release writes 2.*Finish it with.*fewvox finetune"
     ):
         checkpoint.load_training(old_run)
+
+
+def test_continuing_an_old_run_is_refused_before_its_settings_are_compared(old_run, tiny_store):
+    (old_run / "config.yaml").write_text("steps: 3\n")
+    cases = tuple(tiny_store.cases)
+    split = Split(train=cases[:2], validation=(), test=())
+    with pytest.raises(UserError, match=r"a run of format version 1.*finetune --pretrained"):
+        finetune(tiny_store, split, old_run, FinetuneConfig(device="cpu"), resume=True)
+
+
+def test_weights_of_version_1_are_taken_without_a_probe_to_prove_it(make_plan):
+    source = open_source(VERSION_1)
+    network = build(source.architecture, 1)
+    report = transfer(network, source.architecture, source, make_plan(labels=source.labels))
+    assert report.notes[0] == f"{VERSION_1}: read from format version 1"
+    assert report.proof is not None
+    assert report.proof.deviations == {}
+    assert {*report.proof.left_out.values()} == {"the checkpoint holds no probe"}
+    assert {t.state for t in report.tensors} == {"loaded"}

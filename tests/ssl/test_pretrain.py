@@ -2,7 +2,9 @@
 
 import copy
 import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -54,6 +56,17 @@ def altered(store: Store, **fields) -> Store:
     other = copy.copy(store)
     other.cases = {k: replace(c, **fields.get(k, {})) for k, c in store.cases.items()}
     return other
+
+
+def test_a_run_that_version_1_began_is_refused_before_its_settings_are_compared(tiny_store, tmp_path):
+    folder = tmp_path / "run/checkpoints/step_000003"
+    folder.mkdir(parents=True)
+    version_1 = Path(__file__).parents[1] / "seg/fixtures/version_1/weights.safetensors"
+    shutil.copy(version_1, folder)
+    (folder.parent / "index.json").write_text('{"last": "step_000003"}')
+    (tmp_path / "run/config.yaml").write_text("steps: 3\n")
+    with pytest.raises(UserError, match=r"a run of format version 1.*finetune --pretrained"):
+        pretrain(tiny_store, CASES, tmp_path / "run", CONFIG, resume=True)
 
 
 class Killed(Exception):

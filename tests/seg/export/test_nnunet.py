@@ -16,7 +16,7 @@ from fewvox.seg.checkpoint import load
 from fewvox.seg.export.nnunet import MODEL, export_nnunet
 from fewvox.seg.export.nnunet_network import arguments, weights
 from fewvox.seg.export.nnunet_plans import differences_in_predicting, differences_in_preparing, plans
-from fewvox.seg.networks.registry import build
+from fewvox.seg.networks.registry import architecture_for, build
 from fewvox.seg.sliding_window import gaussian
 from torch.nn import functional as F
 
@@ -165,10 +165,16 @@ def architectures():
     )
 
 
-def test_nnunets_network_takes_every_tensor(architectures, make_run, make_plan):
-    loaded = load(make_run(plan=make_plan(**DEEP)))
+@pytest.mark.parametrize(
+    ("name", "class_name"), [("unet", "PlainConvUNet"), ("residual_unet", "ResidualEncoderUNet")]
+)
+def test_nnunets_network_takes_every_tensor(architectures, make_run, make_plan, name, class_name):
+    plan = make_plan(**DEEP)
+    loaded = load(make_run(plan=plan, architecture=architecture_for(plan, name)))
     architecture = loaded.info.architecture
-    network = architectures.PlainConvUNet(
+    said = configuration(plans(loaded, "Dataset001_A"))["architecture"]
+    assert said["network_class_name"].endswith(f".{class_name}")
+    network = getattr(architectures, class_name)(
         input_channels=1,
         num_classes=architecture.classes,
         **arguments(architecture)

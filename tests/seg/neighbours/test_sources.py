@@ -22,6 +22,17 @@ def test_a_run_its_checkpoint_and_its_weights_are_ours(make_run, inside):
     build(found.architecture).load_state_dict(found.tensors, strict=True)
 
 
+def test_a_damaged_last_one_and_a_lost_index_are_no_matter_and_told(make_run):
+    run = make_run()
+    shutil.copytree(run / INSIDE, run / "checkpoints/step_000008")
+    (run / "checkpoints/step_000008/weights.safetensors").write_bytes(b"torn")
+    (run / "checkpoints/index.json").write_text('{"last": "step_000008"}')
+    (note,) = open_source(run).notes
+    assert note.startswith("step_000007 is taken in place of a newer checkpoint: ")
+    (run / "checkpoints/index.json").unlink()
+    assert open_source(run).told == "supervised, 7 steps"
+
+
 def test_our_weights_are_known_whatever_they_are_called(make_run, tmp_path):
     shutil.copy(make_run() / INSIDE / "weights.safetensors", tmp_path / "model.pth")
     assert open_source(tmp_path / "model.pth").kind == "fewvox"
