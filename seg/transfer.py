@@ -115,7 +115,7 @@ def _report(source: Source, load: Choice, rules: Rules, fates: Mapping[str, Fate
         choice=load,
         tensors=tuple(told),
         unused=tuple(sorted(source.tensors.keys() - places)),
-        notes=(*source.notes, rules.alignment.note, *_poolings(rules), *_channels(rules)),
+        notes=(*source.notes, rules.alignment.note, *_classes(told), *_poolings(rules), *_channels(rules)),
         warnings=(*_other_features(fates), *_little(told)),
     )
 
@@ -123,6 +123,15 @@ def _report(source: Source, load: Choice, rules: Rules, fates: Mapping[str, Fate
 def _channels(rules: Rules) -> list[str]:
     """A note on channels whose weights stay as they are; of others the adapted tensor tells."""
     return [rules.mix.told] if rules.mix.told and not rules.mix.changes else []
+
+
+def _classes(tensors: Sequence[TransferredTensor]) -> list[str]:
+    """A note on an output that is taken over: values of labels are compared, which say not what they mean."""
+    taken = any(t.part == "output" and t.arrived for t in tensors)
+    told = (
+        "the output is taken over, as the label values are the same; to begin it anew where they mean other"
+    )
+    return [f"{told} things: --set load=[encoder,decoder]"] if taken else []
 
 
 def _poolings(rules: Rules) -> list[str]:
@@ -185,8 +194,10 @@ def _too_little(part: str, report: TransferReport, rules: Rules, expected_share:
         found="\n".join(found),
         rule=f"Of each chosen part's parameters that have a counterpart, at least {expected_share:.0%} are "
         "loaded or adapted",
-        remedy="Load other parts or blocks (--set load=encoder), allow it (--set expected_share=0.5), or "
-        "prepare the volumes by the checkpoint's plan (`fewvox prepare --from-checkpoint`)",
+        remedy=f"Train the network of the weights (--set network={source.architecture.name})"
+        if source.architecture.name != rules.architecture.name
+        else "Load other parts or blocks (--set load=encoder), allow it (--set expected_share=0.5), or prepare "
+        "the volumes by the checkpoint's plan (`fewvox prepare --from-checkpoint`)",
     )
 
 

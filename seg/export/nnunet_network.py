@@ -90,9 +90,10 @@ def weights(checkpoint: Checkpoint, *, with_output: bool) -> dict[str, Tensor]:
     nnU-Net sums them in half precision, whose digits are finest around 0, where two classes compete.
     """
     architecture = checkpoint.info.architecture
-    tensors = dict(checkpoint.tensors)
-    for name in ("output.weight", "output.bias"):
-        tensors[name] = tensors[name] - tensors[name].mean(dim=0)
+    tensors, labels = dict(checkpoint.tensors), checkpoint.info.plan.labels
+    if labels is not None and labels.kind != "overlapping":
+        for name in ("output.weight", "output.bias"):
+            tensors[name] = tensors[name] - tensors[name].mean(dim=0)
     found = {
         name: tensors[ours].contiguous()
         for ours, names in CLASSES[layout_of(architecture).class_name].names(architecture.topology).items()
