@@ -253,7 +253,8 @@ def transfer(
     """What `finetune` would take of pretrained weights for a store; nothing is trained or written but `json`.
 
     Volumes that were prepared otherwise are no error here: they stand in the report, with the ways out among
-    its warnings.
+    its warnings. How the images look is measured on all cases of the store, as no split is known here;
+    `finetune` leaves its test cases out.
 
     Args:
         checkpoint: as `pretrained` of `finetune`.

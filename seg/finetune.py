@@ -150,6 +150,7 @@ def finetune(
             [store.cases[case].label_hash for case in (*split.train, *split.validation)]
         ),
         inherited=_seen(pretrained),
+        inherited_all=pretrained is None or pretrained.seen_all,
         environment=run.environment(),
     )
     network = build(architecture_for(plan, config.network), config.seed)
@@ -175,8 +176,6 @@ def finetune(
         run.start(out, config, plan, ids, report, store.records)
     if report is not None:
         say("\n".join(report.lines()))
-    if pretrained is not None and pretrained.seen is None and split.test:
-        say("warning: the weights do not tell what they were trained on; it may have been the test cases")
     device = choose_device(config.device)
     network.to(device)
     keeper = Keeper(network, _transferred(report), config.keep) if report and config.keep.used else None

@@ -339,6 +339,21 @@ def test_what_the_pretrained_weights_saw_is_never_a_test_case(tiny_store, finish
     assert set(checkpoint.load(made.path).info.inherited) == seen
 
 
+def test_what_is_not_known_of_weights_stays_unknown_over_generations(tiny_store, finished, tmp_path):
+    foreign = replace(source_of(checkpoint.load(finished[0].path)), seen=None, seen_all=False)
+    weights, told = foreign, []
+    for name, case in (("a", "c00"), ("b", "c01")):
+        split = Split(train=(case,), validation=(), test=())
+        made = finetune(tiny_store, split, tmp_path / name, CONFIG, pretrained=weights, announce=told.append)
+        weights = source_of(checkpoint.load(made.path))
+        assert not weights.seen_all
+    assert set(weights.seen or ()) == {tiny_store.cases[case].content_hash for case in ("c00", "c01")}
+    assert "\n".join(told).count("do not tell all that they were trained on") == 2
+    with pytest.raises(UserError, match="trained on 1 of the test cases"):
+        leak = Split(train=("c02",), validation=(), test=("c00",))
+        finetune(tiny_store, leak, tmp_path / "leak", CONFIG, pretrained=weights)
+
+
 @pytest.mark.parametrize(
     ("split", "found"),
     [
