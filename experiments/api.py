@@ -209,6 +209,13 @@ def finetune(
     """
     opened = Store.open(store)
     settled = _finetune_config(config, set, seed=seed, accept_mismatch=accept_mismatch or None)
+    if mapping is not None and pretrained is None:
+        raise UserError(
+            f"--mapping {mapping}",
+            found="no pretrained weights",
+            rule="A mapping tells what the names in a file of weights mean",
+            remedy="Give --pretrained, or leave --mapping out to train from scratch",
+        )
     if cases is None:
         chosen = split(
             opened.annotated, test=test, labelled=labelled, seed=settled.seed, split_seed=split_seed

@@ -38,7 +38,7 @@ class Source:
     """Trained weights and what is known of them.
 
     `tensors` have the names that a network of `architecture` has here. `trained` is as in CheckpointInfo.
-    `seen` are hashes of the volumes they were trained or chosen on, as far as is known; None where nothing is.
+    `seen` are hashes of the volumes they were trained or chosen on, as far as is known (None: nothing is);
     `seen_all` is whether these are all.
     `told` says in a line what they are; `notes` what was done to read them (prefixes taken off, tensors that
     have no place here).
