@@ -209,6 +209,13 @@ def finetune(
     """
     opened = Store.open(store)
     settled = _finetune_config(config, set, seed=seed, accept_mismatch=accept_mismatch or None)
+    if mapping is not None and pretrained is None:
+        raise UserError(
+            f"--mapping {mapping}",
+            found="no pretrained weights",
+            rule="A mapping tells what the names in a file of weights mean",
+            remedy="Give --pretrained, or leave --mapping out to train from scratch",
+        )
     if cases is None:
         chosen = split(
             opened.annotated, test=test, labelled=labelled, seed=settled.seed, split_seed=split_seed
@@ -253,7 +260,8 @@ def transfer(
     """What `finetune` would take of pretrained weights for a store; nothing is trained or written but `json`.
 
     Volumes that were prepared otherwise are no error here: they stand in the report, with the ways out among
-    its warnings.
+    its warnings. How the images look is measured on all cases of the store, as no split is known here;
+    `finetune` leaves its test cases out.
 
     Args:
         checkpoint: as `pretrained` of `finetune`.

@@ -216,16 +216,16 @@ class Bench:
         return without_subjects_of(tuple(self.store.cases.values()), self.held_out)
 
     @cached_property
-    def weights_seen(self) -> dict[str, tuple[str, ...] | None]:
-        """What the weights given to arms were trained on, by hash; None where they do not tell."""
-        given = {arm: weights_of(self.config, arm) for arm in self.config.arms}
-        return {arm: open_source(path).seen for arm, path in given.items() if path is not None}
+    def given(self) -> dict[str, Source]:
+        """The weights that were there before the comparison, by the arms that start from them."""
+        paths = {arm: weights_of(self.config, arm) for arm in self.config.arms}
+        return {arm: open_source(path) for arm, path in paths.items() if path is not None}
 
     def check_test_cases(self) -> None:
         """Raises UserError where a test volume is, by its voxels, among those that are trained on."""
         seen = {self.store.cases[case].content_hash: case for case in self.unannotated}
-        for name, known in self.weights_seen.items():
-            seen |= dict.fromkeys(known or (), f"a volume that the weights of {name} have seen")
+        for name, weights in self.given.items():
+            seen |= dict.fromkeys(weights.seen or (), f"a volume that the weights of {name} have seen")
         leaked = [(case, seen[hashed]) for case, hashed in self.test_hashes.items() if hashed in seen]
         if leaked or not self.test_hashes:
             raise UserError(
@@ -252,9 +252,8 @@ class Bench:
 
     def _network(self, arm: str) -> str:
         chosen = finetune_config(self.config, arm, self.config.seeds[0]).network
-        weights = weights_of(self.config, arm)
-        if chosen is None and weights is not None:
-            return open_source(weights).architecture.name
+        if chosen is None and arm in self.given:
+            return self.given[arm].architecture.name
         if chosen is None and self.config.arms[arm].pretrain is not None:
             chosen = pretrain_config(self.config, arm, self.config.seeds[0]).network
         return chosen or DEFAULT
@@ -463,7 +462,7 @@ class Bench:
         records = tuple(self._record(cell, times.get(cell, []), failures.get(cell)) for cell in todo)
         scores = tuple(score for cell in todo if cell not in failures for score in self._scores(cell))
         config, arms = self.config, tuple(self.config.arms)
-        silent = [name for name, known in self.weights_seen.items() if known is None]
+        silent = [name for name, weights in self.given.items() if not weights.seen_all]
         silence = (
             f" The weights of {', '.join(silent)} do not tell what they were trained on." if silent else ""
         )

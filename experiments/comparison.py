@@ -14,7 +14,7 @@ from ..data.plan import BudgetName
 from ..data.settings import load_mapping, override, parse, settings
 from ..data.subjects import is_table
 from ..seg.few_labels import steps_for
-from ..seg.finetune import FinetuneConfig
+from ..seg.finetune import ABOUT_LOADING, FinetuneConfig, about_weights
 from ..ssl.methods.registry import find_method
 from ..ssl.pretrain import PretrainConfig
 
@@ -187,7 +187,15 @@ def _check_config(config: ComparisonConfig, file: Path) -> None:
                 "An arm is trained here or predicted by another tool",
                 "Take one of the two away",
             )
-        for labels in config.label_counts if arm.pretrain is not None or arm.pretrained is not None else ():
+        scratch = arm.predictions is None and not _has_weights(config, name)
+        idle = about_weights(finetune_config(config, name, config.seeds[0])) if scratch else []
+        if idle:
+            refuse(
+                f"finetune.{', finetune.'.join(idle)} for arm {name}, which is trained from scratch",
+                "keep, load, expected_share and accept_mismatch are about pretrained weights",
+                "Set it within the arms that have weights (arms.NAME.finetune)",
+            )
+        for labels in config.label_counts if _has_weights(config, name) else ():
             own, base = (
                 finetune_config(config, n, config.seeds[0]).steps or steps_for(labels)
                 for n in (name, config.baseline)
@@ -203,6 +211,11 @@ def _check_config(config: ComparisonConfig, file: Path) -> None:
             parse(find_method(found.method).config, found.options, f"arms.{name}.pretrain.options")
 
 
+def _has_weights(config: ComparisonConfig, arm: str) -> bool:
+    """Whether an arm's fine-tuning starts from weights."""
+    return config.arms[arm].pretrain is not None or config.arms[arm].pretrained is not None
+
+
 def weights_of(config: ComparisonConfig, arm: str) -> str | None:
     """The weights that an arm starts from and that are there already; None for any other arm."""
     own = config.arms[arm].pretrained
@@ -210,9 +223,13 @@ def weights_of(config: ComparisonConfig, arm: str) -> str | None:
 
 
 def finetune_config(config: ComparisonConfig, arm: str, seed: int) -> FinetuneConfig:
-    """The fine-tuning of an arm: the comparison's settings, overridden by the arm's own."""
+    """The fine-tuning of an arm: the comparison's settings, overridden by the arm's own.
+
+    What the comparison says of loading weights is for the arms that have weights.
+    """
     width = {} if config.width is None else {"width": config.width}
-    values = {**width, **_merged(config.finetune, config.arms[arm].finetune), "seed": seed}
+    meant = {k: v for k, v in config.finetune.items() if k not in ABOUT_LOADING or _has_weights(config, arm)}
+    values = {**width, **_merged(meant, config.arms[arm].finetune), "seed": seed}
     return parse(FinetuneConfig, values, f"finetune of arm {arm}")
 
 

@@ -24,7 +24,8 @@ from .training import choose_device
 MANIFEST = "predictions.json"
 # what the name of a probability map has behind that of its case
 PROBABILITIES = "_probabilities"
-Role = Literal["unseen", "training", "validation", "pretraining"]
+# "unknown": other than what is known to be seen, of a model whose first weights do not tell what they saw
+Role = Literal["unseen", "training", "validation", "pretraining", "unknown"]
 
 
 @settings
@@ -245,7 +246,9 @@ def _role(info: CheckpointInfo, hashed: str) -> Role:
         return "training"
     if hashed in info.validated_on:
         return "validation"
-    return "pretraining" if hashed in info.inherited else "unseen"
+    if hashed in info.inherited:
+        return "pretraining"
+    return "unseen" if info.inherited_all else "unknown"
 
 
 def _write_manifest(out: Path, manifest: Manifest, cases: dict[str, PredictedCase]) -> None:

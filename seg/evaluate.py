@@ -28,7 +28,8 @@ class CaseScore:
 
     Where classes overlap, `value` is the number of the class from 1: channel 0 is class 1.
     `role` is what the case was to the model: "unseen", "training", "validation" or "pretraining"; "unknown"
-    for masks of another program, "unlisted" for a mask that a killed prediction left beside its manifest.
+    for masks of another program and of weights that do not tell what they saw, "unlisted" for a mask that a
+    killed prediction left beside its manifest.
     """
 
     case: str

@@ -26,7 +26,7 @@ from .engine.schedules import ScheduleName, resolved_schedule
 from .few_labels import lr_share, steps_for
 from .guard import patches_of
 from .handoff import hand_over
-from .keeping import KeepConfig, Keeper
+from .keeping import KeepConfig, Keeper, check_encoder
 from .losses import dice_cross_entropy, overlapping_dice_cross_entropy
 from .metrics import dice
 from .model_card import write_card
@@ -52,6 +52,8 @@ log = logging.getLogger(__name__)
 # docs/results/schedules.md
 PRETRAINED_SCHEDULE: ScheduleName = "standard"
 PRETRAINED_LR = 1.0
+# settings of how weights are taken
+ABOUT_LOADING = ("load", "expected_share", "accept_mismatch")
 
 
 @settings
@@ -153,9 +155,12 @@ def finetune(
             [store.cases[case].label_hash for case in (*split.train, *split.validation)]
         ),
         inherited=_seen(pretrained),
+        inherited_all=pretrained is None or pretrained.seen_all,
         environment=run.environment(),
     )
     network = build(architecture_for(plan, config.network), config.seed)
+    # of a single training case they would tell of that case alone
+    patches = patches_of(store, sorted(store.cases.keys() - set(split.test)), plan.training.patch)
     # before the run begins: weights that do not fit leave nothing behind
     report = None
     if pretrained is not None:
@@ -164,12 +169,12 @@ def finetune(
             info.architecture,
             pretrained,
             plan,
-            # of a single training case they would tell of that case alone
-            patches_of(store, sorted(store.cases.keys() - set(split.test)), plan.training.patch),
+            patches,
             load=config.load,
             expected_share=config.expected_share,
             accept_mismatch=config.accept_mismatch,
         )
+        report = check_encoder(report, config.keep, config.schedule)
     if resume:
         run.check_resumable(out, config, ids, report)
         if run.has_checkpoint(out):
@@ -178,8 +183,6 @@ def finetune(
         run.start(out, config, plan, ids, report, store.records)
     if report is not None:
         say("\n".join(report.lines()))
-    if pretrained is not None and pretrained.seen is None and split.test:
-        say("warning: the weights do not tell what they were trained on; it may have been the test cases")
     device = choose_device(config.device)
     network.to(device)
     keeper = Keeper(network, _transferred(report), config.keep) if report and config.keep.used else None
@@ -195,7 +198,7 @@ def finetune(
         partial(sampler.batches, workers=config.workers or 0, device=device),
         out,
         config,
-        describe=partial(described, network, info, patches_of(store, split.train, plan.training.patch)),
+        describe=partial(described, network, info, patches),
         validate=validator,
         observer=observer,
     )
@@ -207,12 +210,13 @@ def resolved_config(
     config: FinetuneConfig, plan: Plan, labels: int, *, pretrained: bool = False
 ) -> FinetuneConfig:
     """The configuration with every `auto` and None replaced by what will be used for so many labels."""
-    if config.keep.used and not pretrained:
+    idle = [] if pretrained else about_weights(config)
+    if idle:
         raise UserError(
-            "keep",
+            ", ".join(idle),
             found="no pretrained weights",
-            rule="l2sp and distillation hold a network to the weights it starts from",
-            remedy="Give --pretrained, or leave keep out",
+            rule="It chooses what is taken of the weights that a network starts from, or holds it to them",
+            remedy=f"Give --pretrained, or leave {', '.join(idle)} out to train from scratch",
         )
     steps = config.steps or steps_for(labels)
     optimizer = resolved(config.optimizer, steps)
@@ -232,6 +236,13 @@ def resolved_config(
         ),
         patches=replace(config.patches, augment=with_flips(config.patches.augment, plan, steps)),
     )
+
+
+def about_weights(config: FinetuneConfig) -> list[str]:
+    """Settings that were chosen and mean nothing without pretrained weights."""
+    usual = FinetuneConfig()
+    chosen = [name for name in ABOUT_LOADING if getattr(config, name) != getattr(usual, name)]
+    return [*chosen, *(["keep"] if config.keep.used else [])]
 
 
 def _transferred(report: TransferReport) -> set[str]:

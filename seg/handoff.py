@@ -13,6 +13,10 @@ from .source import Source
 from .transfer import transfer
 from .transfer_report import Choice, TransferReport
 
+_SEEN_UNKNOWN = (
+    "the weights do not tell all that they were trained on; it may have been volumes that you test on"
+)
+
 
 def hand_over(
     network: UNet,
@@ -44,7 +48,11 @@ def hand_over(
         report,
         mismatches=found,
         accepted=bool(found),
-        warnings=(*report.warnings, *([] if patch is None else [patch])),
+        warnings=(
+            *report.warnings,
+            *([] if source.seen_all else [_SEEN_UNKNOWN]),
+            *([] if patch is None else [patch]),
+        ),
         guard=guard(
             source.inputs,
             network,

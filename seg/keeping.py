@@ -4,14 +4,18 @@
 
 import copy
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from ..data.errors import UserError
 from ..data.settings import settings
+from .engine.schedules import ScheduleConfig
 from .networks.unet import UNet
+from .transfer_report import TransferReport, block_of, ranges
 
 
 @settings
@@ -34,6 +38,32 @@ class KeepConfig:
     def used(self) -> bool:
         """Whether anything is held."""
         return self.l2sp > 0 or self.distillation > 0
+
+
+def check_encoder(report: TransferReport, keep: KeepConfig, schedule: ScheduleConfig) -> TransferReport:
+    """The report, with a warning where an encoder that is frozen or a teacher is in part random.
+
+    Raises UserError where any tensor of such an encoder begins at random: noise would be kept.
+    """
+    does = [
+        *(["schedule.name=frozen"] if schedule.name == "frozen" else []),
+        *(["keep.distillation"] if keep.distillation else []),
+    ]
+    encoder = [t for t in report.tensors if t.part == "encoder"]
+    random = dict.fromkeys(block_of(t.name) for t in encoder if t.state == "re-initialised")
+    if does and random:
+        raise UserError(
+            " and ".join(does),
+            found=f"{ranges(random)} did not arrive whole from the weights and begin at random",
+            rule="An encoder that is frozen, or whose features are kept, comes from the weights",
+            remedy="Load the whole encoder (load=both or encoder), on volumes prepared with its plan "
+            f"(`fewvox prepare --from-checkpoint`), or leave {' and '.join(does)} out",
+        )
+    partly = dict.fromkeys(block_of(t.name) for t in encoder if t.fresh)
+    if not does or not partly:
+        return report
+    warning = f"{' and '.join(does)} keeps features of {ranges(partly)} that begin at random"
+    return replace(report, warnings=(*report.warnings, warning))
 
 
 class Keeper:

@@ -57,7 +57,8 @@ def _training(run: Path, info: CheckpointInfo) -> list[str]:
         f"- Data: {len(info.trained_on)} training and {len(info.validated_on)} validation volumes, known by "
         "hash only.",
         f"- Began from: {_start(run)}."
-        + (f" That had seen {len(info.inherited)} volumes." if info.inherited else ""),
+        + (f" That had seen {len(info.inherited)} volumes." if info.inherited else "")
+        + ("" if info.inherited_all else " What else it had seen is not known."),
     ]
 
 

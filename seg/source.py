@@ -38,7 +38,8 @@ class Source:
     """Trained weights and what is known of them.
 
     `tensors` have the names that a network of `architecture` has here. `trained` is as in CheckpointInfo.
-    `seen` are hashes of the volumes they were trained or chosen on; None where the source does not tell.
+    `seen` are hashes of the volumes they were trained or chosen on, as far as is known (None: nothing is);
+    `seen_all` is whether these are all.
     `told` says in a line what they are; `notes` what was done to read them (prefixes taken off, tensors that
     have no place here).
     """
@@ -52,6 +53,7 @@ class Source:
     trained: tuple[str, ...]
     seen: tuple[str, ...] | None
     told: str
+    seen_all: bool = False
     notes: tuple[str, ...] = ()
     probe: Probe | None = None
     inputs: InputStatistics | None = None
@@ -69,6 +71,7 @@ def source_of(checkpoint: Checkpoint) -> Source:
         labels=info.plan.labels,
         trained=info.trained,
         seen=tuple(sorted({*info.trained_on, *info.validated_on, *info.inherited})),
+        seen_all=info.inherited_all,
         told=f"{info.method}, {info.steps} steps",
         notes=checkpoint.notes,
         probe=info.probe,

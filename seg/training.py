@@ -147,7 +147,7 @@ def described(
 ) -> CheckpointInfo:
     """What a checkpoint of `network` after so many steps says of itself.
 
-    `patches` (B, C, Z, Y, X) are some that it was trained on, without augmentation.
+    `patches` (B, C, Z, Y, X) are of its data set, without augmentation.
     """
     return replace(
         info,

@@ -75,3 +75,14 @@ def test_an_unknown_format_and_a_data_set_elsewhere_are_refused(tmp_path):
         api.export("run", "keras", tmp_path / "out")
     with pytest.raises(UserError, match="Only the plans of nnU-Net name a data set"):
         api.export("run", "onnx", tmp_path / "out", dataset="Dataset001_A")
+
+
+def test_what_is_said_of_weights_that_are_forgotten_is_no_training_from_scratch(tiny_store, tmp_path):
+    """Without --pretrained, --mapping and --accept-mismatch mean nothing."""
+    for told, given in {
+        "--mapping names.yaml: no pretrained": {"mapping": "names.yaml"},
+        "accept_mismatch: no pretrained": {"accept_mismatch": True},
+    }.items():
+        with pytest.raises(UserError, match=told):
+            api.finetune(tiny_store.path, tmp_path / "run", **given)
+    assert not (tmp_path / "run").exists()

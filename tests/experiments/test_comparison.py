@@ -20,6 +20,7 @@ from fewvox.experiments.comparison import (
     read_config,
     weights_of,
 )
+from fewvox.seg.finetune import FinetuneConfig
 
 GOOD = {
     "name": "tiny",
@@ -105,6 +106,8 @@ def with_arm(**arm) -> dict[str, dict]:
         ),
         ({"arms": with_arm(finetune={"optimizer": {"rate": 1}})}, "arm mine: unknown key 'optimizer.rate'"),
         ({"finetune": {"stepz": 1}}, "unknown key 'stepz'"),
+        ({"finetune": {"keep": {"l2sp": 0.1}}}, "finetune.keep for arm scratch"),
+        ({"arms": with_arm(finetune={"load": "encoder"})}, "finetune.load for arm mine, which is trained"),
         ({"width": 0}, "'width' is 0"),
     ],
 )  # fmt: skip
@@ -300,3 +303,17 @@ def test_the_arms_of_the_study_of_schedules_share_the_weights_that_are_given(tmp
     assert {path for path in weights.values() if path} == {str(tmp_path / "run")}
     with pytest.raises(UserError, match="the weights of the comparison, which names none"):
         read_config("schedules", [f"data={tmp_path}"])
+
+
+def test_what_all_arms_share_of_loading_weights_is_for_those_that_have_some(write):
+    shared = {"load": "encoder", "accept_mismatch": True, "expected_share": 0.5, "steps": 3}
+    config = read_config(write(finetune=shared))
+    assert finetune_config(config, "scratch", 0) == FinetuneConfig(steps=3, width=4)
+    mae = finetune_config(config, "mae", 0)
+    assert (mae.load, mae.accept_mismatch, mae.expected_share, mae.steps) == ("encoder", True, 0.5, 3)
+
+
+def test_keep_is_shared_where_the_arm_from_scratch_takes_it_back(write):
+    arms = GOOD["arms"] | {"scratch": {"finetune": {"keep": {"l2sp": 0}}}}
+    config = read_config(write(finetune={"keep": {"l2sp": 0.1}}, arms=arms))
+    assert finetune_config(config, "mae", 0).keep.l2sp == 0.1

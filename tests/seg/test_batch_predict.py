@@ -286,3 +286,13 @@ def test_volumes_named_so_of_another_program_are_masks(tmp_path, save_nifti):
     save_nifti(tmp_path / "a.nii.gz", np.zeros((3, 3, 3), np.uint8))
     save_nifti(tmp_path / "a_probabilities.nii.gz", np.zeros((3, 3, 3), np.uint8))
     assert sorted(masks_in(tmp_path)) == ["a", "a_probabilities"]
+
+
+def test_no_volume_is_unseen_by_weights_that_do_not_tell_what_they_saw(tmp_path, images, make_run):
+    hashes = {case: content_hash(read_volume(images / f"{case}.nii.gz").array) for case in "ab"}
+    run = make_run(trained_on=(hashes["a"],), inherited=(hashes["b"],), inherited_all=False)
+    predict(run, images, tmp_path / "out")
+    manifest = read_manifest(tmp_path / "out")
+    assert manifest is not None
+    roles = {case: made.role for case, made in manifest.cases.items()}
+    assert roles == {"a": "training", "b": "pretraining", "deep/d": "unknown", "e": "unknown"}

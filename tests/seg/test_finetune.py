@@ -349,6 +349,62 @@ def test_what_the_pretrained_weights_saw_is_never_a_test_case(tiny_store, finish
     assert set(checkpoint.load(made.path).info.inherited) == seen
 
 
+def test_what_is_not_known_of_weights_stays_unknown_over_generations(tiny_store, finished, tmp_path):
+    foreign = replace(source_of(checkpoint.load(finished[0].path)), seen=None, seen_all=False)
+    weights, told = foreign, []
+    for name, case in (("a", "c00"), ("b", "c01")):
+        split = Split(train=(case,), validation=(), test=())
+        made = finetune(tiny_store, split, tmp_path / name, CONFIG, pretrained=weights, announce=told.append)
+        weights = source_of(checkpoint.load(made.path))
+        assert not weights.seen_all
+    assert set(weights.seen or ()) == {tiny_store.cases[case].content_hash for case in ("c00", "c01")}
+    assert "\n".join(told).count("do not tell all that they were trained on") == 2
+    leak = Split(train=("c02",), validation=(), test=("c00",))
+    with pytest.raises(UserError, match="trained on 1 of the test cases"):
+        finetune(tiny_store, leak, tmp_path / "leak", CONFIG, pretrained=weights)
+
+
+def test_a_run_of_one_case_is_compared_with_its_data_set_as_the_data_set_was_measured(tiny_store, tmp_path):
+    split = Split(train=("c00",), validation=(), test=TEST)
+    made = finetune(tiny_store, split, tmp_path / "a", CONFIG)
+    weights = source_of(checkpoint.load(made.path))
+    finetune(tiny_store, split, tmp_path / "b", replace(CONFIG, steps=1), pretrained=weights)
+    figures = json.loads((tmp_path / "b/transfer.json").read_text())["guard"]["figures"]
+    assert figures["channel 0: distance of grey values"] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"load": "encoder"}, "load: no pretrained weights"),
+        ({"expected_share": 0.5}, "expected_share: no pretrained"),
+        ({"accept_mismatch": True}, "accept_mismatch: no pretrained"),
+        ({"accept_mismatch": True, "keep": KeepConfig(l2sp=1)}, "accept_mismatch, keep: no pretrained"),
+    ],
+)
+def test_what_is_said_of_weights_that_are_not_given_is_refused(make_plan, changes, named):
+    config = replace(CONFIG, **changes)
+    with pytest.raises(UserError, match=named):
+        resolved_config(config, make_plan(), 4)
+    resolved_config(config, make_plan(), 4, pretrained=True)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"schedule": ScheduleConfig(name="frozen")}, {"keep": KeepConfig(distillation=1)}]
+)
+def test_noise_is_neither_frozen_nor_a_teacher(tiny_store, finished, tmp_path, changes):
+    config = replace(CONFIG, load="decoder", **changes)
+    weights = source_of(checkpoint.load(finished[0].path))
+    with pytest.raises(UserError, match=r"encoder\.0-\d did not arrive whole"):
+        finetune(tiny_store, SPLIT, tmp_path / "run", config, pretrained=weights)
+    assert not (tmp_path / "run").exists()
+
+
+def test_from_scratch_an_encoder_can_be_frozen(tiny_store, tmp_path):
+    config = replace(CONFIG, steps=1, schedule=ScheduleConfig(name="frozen"))
+    assert finetune(tiny_store, SPLIT, tmp_path / "run", config).path.is_dir()
+
+
 @pytest.mark.parametrize(
     ("split", "found"),
     [

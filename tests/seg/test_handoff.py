@@ -106,3 +106,11 @@ def test_channels_in_another_order_are_compared_by_name(make_run, make_plan):
     report, _ = handed(source, plan_of("T2", "T1"), images)
     assert report.guard is not None
     assert len(report.guard.warnings) >= 2
+
+
+@pytest.mark.parametrize("changes", [{"seen": None, "seen_all": False}, {"seen_all": False}])
+def test_weights_that_do_not_tell_what_they_saw_are_warned_of_in_the_report(source, make_plan, changes):
+    report, _ = handed(replace(source, **changes), make_plan())
+    (warning,) = report.warnings
+    assert "do not tell all that they were trained on" in warning
+    assert sum(warning in line for line in report.lines()) == 1

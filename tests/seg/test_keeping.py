@@ -2,8 +2,11 @@
 
 import pytest
 import torch
-from fewvox.seg.keeping import KeepConfig, Keeper
+from fewvox.data.errors import UserError
+from fewvox.seg.engine.schedules import ScheduleConfig
+from fewvox.seg.keeping import KeepConfig, Keeper, check_encoder
 from fewvox.seg.networks.registry import architecture_for, build
+from fewvox.seg.transfer_report import TransferredTensor, TransferReport
 from torch import nn
 
 IMAGES = torch.randn(2, 1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -63,3 +66,45 @@ def test_what_is_kept_is_in_no_state(network):
             self.keeper = Keeper(network, (), KeepConfig(distillation=1))
 
     assert set(Task().state_dict()) == {f"network.{name}" for name in network.state_dict()}
+
+
+def report_of(*states, fresh=0):
+    """A report in which tensor n of so many is in level n of the encoder, and the output is random."""
+    tensors = [
+        TransferredTensor(name=f"encoder.{n}.0", part="encoder", parameters=4, state=state, fresh=fresh)
+        for n, state in enumerate(states)
+    ]
+    output = TransferredTensor(name="output.bias", part="output", parameters=1, state="re-initialised")
+    return TransferReport(
+        source="mae", source_hash="", kind="fewvox", choice="both", tensors=(*tensors, output), unused=()
+    )
+
+
+FROZEN, TEACHER = (
+    (KeepConfig(), ScheduleConfig(name="frozen")),
+    (KeepConfig(distillation=1), ScheduleConfig()),
+)
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"), [(FROZEN, "schedule.name=frozen"), (TEACHER, "keep.distillation")]
+)
+def test_an_encoder_in_which_a_level_is_random_is_not_kept(settings, named):
+    found = report_of("loaded", "adapted", "re-initialised", "re-initialised")
+    with pytest.raises(UserError, match=rf"{named}: encoder\.2-3 did not arrive.*leave {named} out"):
+        check_encoder(found, *settings)
+    whole = report_of("loaded", "adapted")
+    assert check_encoder(whole, *settings) == whole
+
+
+def test_features_that_begin_at_random_are_kept_with_a_warning():
+    found = report_of("adapted", "adapted", fresh=1)
+    for settings in (FROZEN, TEACHER):
+        (warning,) = check_encoder(found, *settings).warnings
+        assert "encoder.0-1 that begin at random" in warning
+
+
+def test_an_encoder_that_learns_freely_may_be_random():
+    found = report_of("re-initialised", "adapted", fresh=1)
+    for schedule in (ScheduleConfig(name="sawtooth"), ScheduleConfig()):
+        assert check_encoder(found, KeepConfig(l2sp=1), schedule) == found

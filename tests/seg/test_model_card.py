@@ -41,7 +41,11 @@ def test_where_a_run_began_is_told(make_run):
     run = make_run(inherited=("c" * 64,))
     (run / "transfer.json").write_text(json.dumps({"source": "mae, 500 steps", "source_hash": "d" * 64}))
     expected = "Began from: pretrained weights (mae, 500 steps; SHA-256 of their file dddddddddddd...)."
-    assert f"{expected} That had seen 1 volumes." in card(run)
+    assert f"{expected} That had seen 1 volumes.\n" in card(run)
+
+
+def test_a_card_tells_that_the_first_weights_do_not_tell_all(make_run):
+    assert "What else it had seen is not known." in card(make_run(inherited_all=False))
 
 
 @pytest.mark.parametrize("steps", [3, 5])
