@@ -126,7 +126,7 @@ def _channels(rules: Rules) -> list[str]:
 
 
 def _classes(tensors: Sequence[TransferredTensor]) -> list[str]:
-    """A note on an output that is taken over: values of labels are compared, which say not what they mean."""
+    """A note on an output that is taken over: label values are compared, which say not what they mean."""
     taken = any(t.part == "output" and t.arrived for t in tensors)
     told = "the output is taken over, as the label values are the same; where they mean something else, "
     return [f"{told}begin it anew with --set load=[encoder,decoder]"] if taken else []
