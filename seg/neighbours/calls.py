@@ -1,4 +1,4 @@
-"""What the pickle in a torch file would call, found without running it: a few functions, with small arguments.
+"""What the pickle in a torch file would call, found without running it: few functions, with small arguments.
 
 `weights_only` lets a pickle call `bytearray(10**12)` or a slow text codec, and hash keys that nest without
 end. Here the machine that a pickle is a program for is followed with nothing but its texts, numbers, tuples

@@ -1,8 +1,9 @@
 """Torch files (.pt, .pth) read without running anything in them: tensors and plain values, or a reason.
 
 A torch file is a zip with a pickle in it, and a pickle names functions that its reader calls. `weights_only`
-calls few but torch's own that rebuild tensors, and `calls` tells before if these are all. nnU-Net's files hold numpy numbers too (losses, Dice): what
-the pickle calls for them is replaced by `_NumberType` and `_number`, so that no code of numpy sees its bytes.
+calls few but torch's own that rebuild tensors, and `calls` tells before if these are all. nnU-Net's files
+hold numpy numbers too (losses, Dice): what the pickle calls for them is replaced by `_NumberType` and
+`_number`, so that no code of numpy sees its bytes.
 """
 
 import pickle
