@@ -4,6 +4,7 @@ import json
 import math
 import pickle
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -123,8 +124,7 @@ def read(file: Path) -> Checkpoint:
 def _check_described(info: CheckpointInfo, tensors: dict[str, Tensor], where: Path) -> None:
     """Raises CheckpointError unless tensors, probe and inputs are those of the network that is described."""
     architecture = info.architecture
-    with torch.device("meta"):
-        network = build(architecture)
+    network = _without_values(architecture)
     _fill(network, {name: tensor.to("meta") for name, tensor in tensors.items()}, where)
     shape, mistakes = probe_shape(network, architecture.in_channels), []
     if info.probe is not None and (info.probe.shape != shape or math.prod(shape) > _LARGEST_PROBE):
@@ -141,6 +141,13 @@ def _check_described(info: CheckpointInfo, tensors: dict[str, Tensor], where: Pa
             f"{architecture.topology.features[0]} features at the finest level, and a probe is small",
             remedy=_FROM_HERE,
         )
+
+
+@lru_cache(maxsize=4)
+def _without_values(architecture: Architecture) -> UNet:
+    """A network that takes no memory; made once, as every save reads what it wrote."""
+    with torch.device("meta"):
+        return build(architecture)
 
 
 def _fill(network: UNet, tensors: dict[str, Tensor], where: Path) -> None:
