@@ -119,7 +119,7 @@ def read_index(run: Path) -> dict[str, Any]:
         return {}
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         index = None
     return index if index and _is_index(index) else _found_again(run)
 

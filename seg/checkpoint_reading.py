@@ -1,7 +1,9 @@
 """Reading one checkpoint: verified against its hashes, brought to today's format, and never executed."""
 
 import json
+import math
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,13 +22,15 @@ from .neighbours.errors import SourceError
 from .neighbours.pickles import read_torch, refuse_old_torch
 from .networks.registry import Architecture, build
 from .networks.unet import UNet
-from .probe import Probe
+from .probe import Probe, probe_shape
 
 WEIGHTS, STATE = "weights.safetensors", "training.pt"
 # the hash of the training state, as sha256sum writes it
 STATE_HASH = f"{STATE}.sha256"
 # keys of the metadata: what the checkpoint says of itself, and the hash of that and of the tensors
 DESCRIPTION, DIGEST = "fewvox", "sha256"
+# voxels: eight levels, each half of the one before along every axis, take this many
+_LARGEST_PROBE = 2**22
 _UNDAMAGED = "A checkpoint has the bytes that were written, which its SHA-256 tells"
 _FROM_HERE = "Give a checkpoint that `fewvox pretrain` or `finetune` wrote"
 
@@ -81,15 +85,7 @@ class Checkpoint:
     def network(self) -> UNet:
         """The network itself, every weight loaded (`strict`)."""
         network = build(self.info.architecture)
-        try:
-            network.load_state_dict(self.tensors, strict=True)
-        except RuntimeError as error:
-            raise CheckpointError(
-                self.path,
-                found=f"its weights are not those of the network it describes ({in_a_line(error)})",
-                rule="Every tensor of the network is there in its shape, and no other",
-                remedy=_FROM_HERE,
-            ) from error
+        _fill(network, self.tensors, self.path)
         return network
 
 
@@ -108,7 +104,7 @@ def read(file: Path) -> Checkpoint:
         raise _damaged(file)
     try:
         described = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(
             file,
             found=f"a description that is not readable as JSON ({error})",
@@ -122,9 +118,52 @@ def read(file: Path) -> Checkpoint:
     # version 1 had none
     if stored is None and version >= 2:
         raise CheckpointError(file, found="no SHA-256 in its metadata", rule=_UNDAMAGED, remedy=_FROM_HERE)
+    _check_described(info, tensors, file)
     check_finite(tensors, file)
     notes = (f"{file}: read from format version {version}",) if version != VERSION else ()
     return Checkpoint(path=file, info=info, tensors=tensors, version=version, notes=notes)
+
+
+def _check_described(info: CheckpointInfo, tensors: dict[str, Tensor], where: Path) -> None:
+    """Raises CheckpointError unless tensors, probe and inputs are those of the network that is described."""
+    architecture = info.architecture
+    network = _without_values(architecture)
+    _fill(network, {name: tensor.to("meta") for name, tensor in tensors.items()}, where)
+    shape, mistakes = probe_shape(network, architecture.in_channels), []
+    if info.probe is not None and (info.probe.shape != shape or math.prod(shape) > _LARGEST_PROBE):
+        mistakes.append(f"a probe of shape {info.probe.shape} where the network has {shape}")
+    if info.inputs is not None:
+        found = (len(info.inputs.channels), len(info.inputs.responses))
+        if found != (architecture.in_channels, architecture.topology.features[0]):
+            mistakes.append(f"inputs of {found[0]} channels that {found[1]} features answered")
+    if mistakes:
+        raise CheckpointError(
+            where,
+            found="; ".join(mistakes),
+            rule=f"What it tells is of its network of {architecture.in_channels} channels and "
+            f"{architecture.topology.features[0]} features at the finest level, and a probe is small",
+            remedy=_FROM_HERE,
+        )
+
+
+@lru_cache(maxsize=4)
+def _without_values(architecture: Architecture) -> UNet:
+    """A network that takes no memory; made once, as every save reads what it wrote."""
+    with torch.device("meta"):
+        return build(architecture)
+
+
+def _fill(network: UNet, tensors: dict[str, Tensor], where: Path) -> None:
+    """Loads every tensor of a network."""
+    try:
+        network.load_state_dict(tensors, strict=True)
+    except RuntimeError as error:
+        raise CheckpointError(
+            where,
+            found=f"its weights are not those of the network it describes ({in_a_line(error)})",
+            rule="Every tensor of the network is there in its shape, and no other",
+            remedy=_FROM_HERE,
+        ) from error
 
 
 def read_state(folder: Path) -> dict[str, Any]:

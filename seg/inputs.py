@@ -20,7 +20,7 @@ class ChannelStatistics:
 
     mean: float
     std: Annotated[float, Field(ge=0)]
-    quantiles: tuple[float, ...]
+    quantiles: Annotated[tuple[float, ...], Field(min_length=len(QUANTILES), max_length=len(QUANTILES))]
 
 
 @settings

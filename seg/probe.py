@@ -23,7 +23,7 @@ class BlockProbe:
 
     mean: float
     std: Annotated[float, Field(ge=0)]
-    values: tuple[float, ...]
+    values: Annotated[tuple[float, ...], Field(min_length=_VALUES, max_length=_VALUES)]
 
 
 @settings
@@ -54,8 +54,13 @@ def probed(network: UNet, channels: int) -> Probe:
 
     Computed in double precision on the CPU, on a copy: neither threads nor the device show in it.
     """
-    shape = (channels, *_extents(network))
+    shape = probe_shape(network, channels)
     return Probe(shape=shape, blocks={name: _summary(t) for name, t in _outputs(network, shape).items()})
+
+
+def probe_shape(network: UNet, channels: int) -> Shape:
+    """The smallest (C, Z, Y, X) that all levels of a network can make something of."""
+    return (channels, *_extents(network))
 
 
 def deviations(network: UNet, probe: Probe) -> dict[str, float]:

@@ -194,8 +194,8 @@ def _too_little(part: str, report: TransferReport, rules: Rules, expected_share:
         "loaded or adapted",
         remedy=f"Train the network of the weights (--set network={source.architecture.name})"
         if source.architecture.name != rules.architecture.name
-        else "Load other parts or blocks (--set load=encoder), allow it (--set expected_share=0.5), or prepare "
-        "the volumes by the checkpoint's plan (`fewvox prepare --from-checkpoint`)",
+        else "Load other parts or blocks (--set load=encoder), allow it (--set expected_share=0.5), or "
+        "prepare the volumes by the checkpoint's plan (`fewvox prepare --from-checkpoint`)",
     )
 
 

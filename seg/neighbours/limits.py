@@ -3,12 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..networks.topology import Topology, Triple
+from ..networks.topology import MOST_BLOCKS, MOST_FEATURES, MOST_LEVELS, Topology, Triple
 from .errors import SourceError
-
-MOST_LEVELS = 12
-_MOST_FEATURES = 4096
-_MOST_BLOCKS = 100
 
 
 def levels(
@@ -26,9 +22,9 @@ def levels(
         raise refused(where, f"kernels of {[*kernels]}")
     if any(s not in (1, 2) for stride in strides for s in stride):
         raise refused(where, f"strides of {[*strides]}")
-    if not all(1 <= number <= _MOST_FEATURES for number in features):
+    if not all(1 <= number <= MOST_FEATURES for number in features):
         raise refused(where, f"features of {[*features]}")
-    if blocks and (len(blocks) != count or not all(1 <= number <= _MOST_BLOCKS for number in blocks)):
+    if blocks and (len(blocks) != count or not all(1 <= number <= MOST_BLOCKS for number in blocks)):
         raise refused(where, f"residual blocks {[*blocks]} at {count} levels")
     return Topology(
         features=tuple(features), kernels=tuple(kernels), strides=tuple(strides), blocks=tuple(blocks)

@@ -19,7 +19,7 @@ from .errors import SourceError, told
 from .plans import NetworkPlan, Plans, configuration_of, known_class, topology_of
 from .prefixes import listed, place_of, plain_names
 from .preparation import contract_of
-from .state_dict import ALL_UNKNOWN, architecture_of, tensors_in
+from .state_dict import ALL_UNKNOWN, architecture_of, network_weights
 from .turn import Turn
 
 _KEY = "nnssl_adaptation_plan"
@@ -74,7 +74,7 @@ def of_nnssl(path: Path, content: Mapping[Any, Any]) -> Source:
     network = _network(plan.architecture_plans, path)
     known = known_class(network.network_class_name, path)
     topology = topology_of(known, network.arch_kwargs, path)
-    tensors, wrappers = plain_names(tensors_in(content["network_weights"]), path)
+    tensors, wrappers = plain_names(network_weights(content, path), path)
     # the key ends in the levels, such as encoder.stages
     place = place_of(tensors, path, f"{plan.key_to_encoder}.".removesuffix("stages."))
     inside = {
@@ -98,7 +98,8 @@ def of_nnssl(path: Path, content: Mapping[Any, Any]) -> Source:
     contract, notes, turn = _contract(plan, channels, path)
     if left_out := place.inside(tensors).keys() - inside.keys():
         notes += (f"left out, as it gives back images: {listed(sorted(left_out))}",)
-    trainer = content.get("trainer_name", "unknown trainer")
+    trainer = content.get("trainer_name")
+    trainer = trainer[:80] if isinstance(trainer, str) else "unknown trainer"
     return Source(
         path=path,
         kind="nnssl",

@@ -18,7 +18,7 @@ from .limits import refused
 from .plans import Plans, configuration_of, known_class, topology_of
 from .prefixes import place_of, plain_names
 from .preparation import contract_of
-from .state_dict import architecture_of, tensors_in
+from .state_dict import architecture_of, network_weights
 from .turn import Turn
 
 # in this order: nnU-Net predicts with the final one
@@ -99,7 +99,7 @@ def of_nnunet(path: Path, content: Mapping[Any, Any]) -> Source:
         )
     known = known_class(configuration.architecture.network_class_name, path)
     topology = topology_of(known, configuration.architecture.arch_kwargs, path)
-    tensors, wrappers = plain_names(tensors_in(content["network_weights"]), path)
+    tensors, wrappers = plain_names(network_weights(content, path), path)
     place = place_of(tensors, path)
     if place.known != known:
         raise refused(

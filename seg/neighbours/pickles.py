@@ -1,8 +1,9 @@
 """Torch files (.pt, .pth) read without running anything in them: tensors and plain values, or a reason.
 
 A torch file is a zip with a pickle in it, and a pickle names functions that its reader calls. `weights_only`
-calls none but torch's own that rebuild tensors. nnU-Net's files hold numpy numbers too (losses, Dice): what
-the pickle calls for them is replaced by `_NumberType` and `_number`, so that no code of numpy sees its bytes.
+calls few but torch's own that rebuild tensors, and `calls` tells before if these are all. nnU-Net's files
+hold numpy numbers too (losses, Dice): what the pickle calls for them is replaced by `_NumberType` and
+`_number`, so that no code of numpy sees its bytes.
 """
 
 import pickle
@@ -18,6 +19,7 @@ import torch
 from torch.serialization import safe_globals
 from torch.torch_version import TorchVersion
 
+from .calls import check_calls
 from .errors import SourceError
 
 # CVE-2025-32434 (fixed in 2.6) ran code, CVE-2026-24747 (fixed in 2.10) wrote to memory, both in spite of
@@ -54,6 +56,9 @@ def read_torch(path: Path) -> Any:
         with path.open("rb") as file, safe_globals(_NUMBERS), warnings.catch_warnings():
             # what it cannot read of another protocol is an error
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            # by torch's own reader: what was checked is what is loaded
+            check_calls(torch._C.PyTorchFileReader(file).get_record("data.pkl"))
+            file.seek(0)
             return torch.load(file, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
         raise SourceError(

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from ..networks.registry import NETWORKS
-from ..networks.topology import Topology, Triple
+from ..networks.topology import MOST_LEVELS, Topology, Triple
 from .errors import SourceError, told
 from .known import CLASSES, Known
-from .limits import MOST_LEVELS, levels, refused
+from .limits import levels, refused
 
 Lengths = int | list[int | list[int]]
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .errors import SourceError
 from .known import KNOWN, Known
+from .sound import check_values
 
 # what torch.compile and parallel training put into names, also between them
 _WRAPPERS = ("_orig_mod", "module")
@@ -53,7 +54,7 @@ class Place:
 def plain_names(tensors: Mapping[str, Tensor], where: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """The tensors, each under one name and without "module." and "_orig_mod.", and a note of these.
 
-    Raises SourceError where two tensors that differ would have one name.
+    Raises SourceError where two tensors that differ, or cannot be compared, would have one name.
     """
     found: dict[str, Tensor] = {}
     taken_off = set[str]()
@@ -63,7 +64,12 @@ def plain_names(tensors: Mapping[str, Tensor], where: Path) -> tuple[dict[str, T
         plain = ".".join(part for part in parts if part not in _WRAPPERS)
         for again, once in _AGAIN:
             plain = again.sub(once, plain)
-        if not _same(found.setdefault(plain, tensor), tensor):
+        other = found.setdefault(plain, tensor)
+        if other is tensor:
+            continue
+        check_values(plain, other, where)
+        check_values(name, tensor, where)
+        if not _same(other, tensor):
             raise SourceError(
                 where,
                 found=f"{name}: other values than another tensor that is {plain}",
@@ -75,7 +81,7 @@ def plain_names(tensors: Mapping[str, Tensor], where: Path) -> tuple[dict[str, T
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
-    return one is other or (one.dtype == other.dtype and one.shape == other.shape and torch.equal(one, other))
+    return one.dtype == other.dtype and one.shape == other.shape and torch.equal(one, other)
 
 
 def place_of(tensors: Mapping[str, Tensor], where: Path, encoder: str = "") -> Place:

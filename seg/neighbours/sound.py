@@ -22,6 +22,15 @@ def sound(tensors: Mapping[str, Tensor], where: Path) -> tuple[dict[str, Tensor]
     return checked, notes
 
 
+def check_values(name: str, tensor: Tensor, where: Path) -> None:
+    """Raises SourceError for a tensor that is not dense, or larger than what the file holds of it.
+
+    Nothing is computed with such a tensor: a few bytes can stand for any number of values.
+    """
+    if (unusable := _without_values(tensor)) is not None:
+        raise _refused(name, unusable, where)
+
+
 def _sound(name: str, tensor: Tensor, where: Path) -> Tensor:
     unusable = _unusable(tensor)
     if unusable is None:
@@ -29,7 +38,11 @@ def _sound(name: str, tensor: Tensor, where: Path) -> Tensor:
         if bool(torch.isfinite(tensor).all()):
             return tensor
         unusable = "values that are NaN or infinite"
-    raise SourceError(
+    raise _refused(name, unusable, where)
+
+
+def _refused(name: str, unusable: str, where: Path) -> SourceError:
+    return SourceError(
         where,
         found=f"{name}: {unusable}",
         rule="Weights are dense tensors of finite floating-point numbers",
@@ -38,14 +51,18 @@ def _sound(name: str, tensor: Tensor, where: Path) -> Tensor:
 
 
 def _unusable(tensor: Tensor) -> str | None:
+    if (without := _without_values(tensor)) is not None:
+        return without
+    return None if tensor.is_floating_point() else f"a tensor of type {tensor.dtype}"
+
+
+def _without_values(tensor: Tensor) -> str | None:
     if type(tensor) not in (Tensor, torch.nn.Parameter):
         return f"a {type(tensor).__name__}"
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested:
         return "a sparse, quantised or nested tensor"
     if tensor.device.type != "cpu":
         return f"a tensor without values (device {tensor.device.type})"
-    if not tensor.is_floating_point():
-        return f"a tensor of type {tensor.dtype}"
     # a stride of 0 makes gigabytes of a few bytes
     if math.prod(tensor.shape) * tensor.element_size() > tensor.untyped_storage().nbytes():
         return f"a tensor of shape {tuple(tensor.shape)} over {tensor.untyped_storage().nbytes()} bytes"

@@ -93,6 +93,19 @@ def tensors_in(content: Mapping[Any, Any]) -> dict[str, Tensor]:
     return found
 
 
+def network_weights(content: Mapping[Any, Any], where: Path) -> dict[str, Tensor]:
+    """The tensors that nnU-Net and nnssl save; raises SourceError where there is something else."""
+    weights = content["network_weights"]
+    if not isinstance(weights, Mapping):
+        raise SourceError(
+            where,
+            found=f"network_weights that are {type(weights).__name__}",
+            rule="Weights are a mapping of names to tensors (a state dict)",
+            remedy="Give the checkpoint as its program wrote it",
+        )
+    return tensors_in(weights)
+
+
 def architecture_of(
     known: Known, tensors: Mapping[str, Tensor], where: Path, strides: tuple[Triple, ...] | None = None
 ) -> Architecture:

@@ -1,11 +1,20 @@
 """From a plan to the levels of a network; translates and decides nothing."""
 
 from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import Field
 
 from ...data.plan import Training
 from ...data.settings import settings
 
 Triple = tuple[int, int, int]
+# a file may describe any network; what it describes is built before its tensors are compared with it
+MOST_LEVELS, MOST_FEATURES, MOST_BLOCKS = 12, 4096, 100
+_Features = Annotated[int, Field(ge=1, le=MOST_FEATURES)]
+_Extent = Annotated[int, Field(ge=1, le=32)]
+_Extents = tuple[_Extent, _Extent, _Extent]
+_Blocks = Annotated[int, Field(ge=1, le=MOST_BLOCKS)]
 
 
 @settings
@@ -16,10 +25,10 @@ class Topology:
     `blocks[i]` are the residual blocks of encoder level i; a network without such blocks has none.
     """
 
-    features: tuple[int, ...]
-    kernels: tuple[Triple, ...]
-    strides: tuple[Triple, ...]
-    blocks: tuple[int, ...] = ()
+    features: Annotated[tuple[_Features, ...], Field(max_length=MOST_LEVELS)]
+    kernels: Annotated[tuple[_Extents, ...], Field(max_length=MOST_LEVELS)]
+    strides: Annotated[tuple[_Extents, ...], Field(max_length=MOST_LEVELS)]
+    blocks: Annotated[tuple[_Blocks, ...], Field(max_length=MOST_LEVELS)] = ()
 
     def __post_init__(self) -> None:
         """Raises ValueError where the parts differ in their number of levels."""

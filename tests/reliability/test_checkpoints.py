@@ -43,7 +43,7 @@ def save_on(told):
 
 save(1)
 began = time.perf_counter()
-save(2)
+save(checkpoint.load(run, "last").info.steps + 1)
 once, chance, reported, left = time.perf_counter() - began, random.Random(0), 2, 0
 for _ in range(kills):
     reading, told = os.pipe()

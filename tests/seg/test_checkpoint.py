@@ -7,6 +7,7 @@ import pickle
 import shutil
 import subprocess
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import hypothesis
@@ -14,10 +15,12 @@ import pytest
 import torch
 from fewvox.data.errors import UserError
 from fewvox.data.labels import LabelTable
-from fewvox.seg import checkpoint
+from fewvox.seg import checkpoint, checkpoint_reading
 from fewvox.seg.checkpoint import CheckpointError
 from fewvox.seg.digest import digest
+from fewvox.seg.inputs import input_statistics
 from fewvox.seg.networks.registry import build
+from fewvox.seg.probe import probed
 from hypothesis import strategies as st
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -206,6 +209,7 @@ def test_a_truncated_training_state_is_refused(save, share):
         (None, "no fewvox description"),
         ({"format": "pt"}, "no fewvox description"),
         ({"fewvox": "not json"}, "not readable as JSON"),
+        ({"fewvox": "[" * 200_000}, "not readable as JSON"),
         ({"fewvox": "[]"}, "CheckpointInfo|keys here"),
         ({"fewvox": '{"foo": 1}'}, "'architecture' is missing.*unknown key 'foo'"),
     ],
@@ -238,7 +242,66 @@ def test_weights_of_another_architecture_are_not_half_loaded(save, change, messa
     change(tensors)
     rewrite(path, tensors)
     with pytest.raises(CheckpointError, match=f"not those of the network it describes.*{message}"):
-        checkpoint.load(path).network()
+        checkpoint.load(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"features": [2, 200_000]}, r"features.*less than or equal to 4096"),
+        ({"features": [1] * 3000, "kernels": [[3, 3, 3]] * 3000}, "at most 12 items"),
+        ({"kernels": [[3, 3, 3], [3, 3, 3001]]}, "kernels.*less than or equal to 32"),
+        ({"features": [2, 4096]}, "not those of the network"),
+    ],
+)
+def test_a_network_that_is_not_in_the_file_is_not_built(save, change, message):
+    path = save(7) / "checkpoints/step_000007" / WEIGHTS
+    description = described(path)
+    description["architecture"]["topology"] |= change
+    rewrite(path, description=description)
+    with pytest.raises(UserError, match=message):
+        checkpoint.load(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda d: d["probe"].update(shape=[1, 4096, 4096, 4096]),
+            r"a probe of shape \(1, 4096, 4096, 4096\)",
+        ),
+        (lambda d: d["probe"].update(shape=[1, 5, 5, 5]), r"a probe of shape .* has \(1, 4, 4, 4\)"),
+        (lambda d: d["probe"]["blocks"]["output"]["values"].pop(), "at least 16 items"),
+        (lambda d: d["inputs"]["channels"][0]["quantiles"].pop(), "at least 7 items"),
+        (lambda d: d["inputs"].update(channels=[]), "inputs of 0 channels"),
+        (lambda d: d["inputs"]["responses"].pop(), "that 1 features answered"),
+        (lambda d: None, None),
+    ],
+)
+def test_what_it_tells_of_another_network_is_refused(tmp_path, make_info, change, message):
+    info = make_info()
+    network = build(info.architecture, 0)
+    info = replace(
+        info, probe=probed(network, 1), inputs=input_statistics(network, torch.rand(2, 1, 4, 8, 8))
+    )
+    checkpoint.save(tmp_path / "run", network, info, {}, None)
+    path = tmp_path / "run/checkpoints/step_000007" / WEIGHTS
+    description = described(path)
+    change(description)
+    rewrite(path, description=description)
+    if message is None:
+        assert checkpoint.load(path).info == info
+        return
+    with pytest.raises(UserError, match=message):
+        checkpoint.load(path)
+
+
+def test_a_probe_too_large_to_be_computed_is_refused(tmp_path, make_info, monkeypatch):
+    info = make_info()
+    network = build(info.architecture, 0)
+    monkeypatch.setattr(checkpoint_reading, "_LARGEST_PROBE", 10)
+    with pytest.raises(CheckpointError, match="a probe is small"):
+        checkpoint.save(tmp_path, network, replace(info, probe=probed(network, 1)), {}, None)
 
 
 @pytest.mark.parametrize("left", ["file", "folder"])
@@ -337,7 +400,7 @@ def version_2(tmp_path_factory):
     """The bytes of a small weights file."""
     folder = tmp_path_factory.mktemp("version_2")
     info = checkpoint.load(Path(__file__).parent / "fixtures/version_1" / WEIGHTS).info
-    checkpoint.save(folder, torch.nn.Linear(3, 4), info, {}, None)
+    checkpoint.save(folder, build(info.architecture, 0), info, {}, None)
     return next(folder.rglob(WEIGHTS)).read_bytes()
 
 

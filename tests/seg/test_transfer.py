@@ -468,9 +468,9 @@ def test_a_source_that_tells_nothing_of_its_volumes_is_taken_level_by_level(load
 
 
 PROBE = Probe(
-    shape=(1, 4, 8, 8),
+    shape=(1, 4, 4, 4),
     blocks={
-        name: BlockProbe(mean=0.0, std=1.0, values=(0.0,))
+        name: BlockProbe(mean=0.0, std=1.0, values=(0.0,) * 16)
         for name in ("encoder.0", "encoder.1", "decoder.0", "output")
     },
 )

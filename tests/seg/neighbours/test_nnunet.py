@@ -8,6 +8,7 @@ import torch
 from fewvox.data.errors import UserError
 from fewvox.data.labels import LabelTable
 from fewvox.data.plan import Window
+from fewvox.seg.neighbours import errors
 from fewvox.seg.neighbours.errors import SourceError
 from fewvox.seg.neighbours.nnunet import model_file, of_nnunet
 from fewvox.seg.neighbours.sources import open_source
@@ -248,3 +249,24 @@ def test_a_model_that_nnunet_itself_saved(nnunet_content, tmp_path, monkeypatch,
     ours.load_state_dict(found.tensors, strict=True)
     image = torch.randn(1, 2, 8, 16, 24)
     assert torch.equal(ours(image), trainer.network.eval()(image))
+
+
+@pytest.mark.parametrize("weights", [[torch.zeros(1)], None, 3])
+def test_weights_that_are_no_mapping_are_told(nnunet_content, weights):
+    with pytest.raises(SourceError, match=rf"network_weights that are {type(weights).__name__}"):
+        of_nnunet(Path("x.pth"), nnunet_content(weights=weights))
+
+
+@pytest.mark.parametrize("inner", [[3] * 10**4, ["3" * 10**4]])
+def test_a_list_that_stands_there_a_thousand_times_is_not_written_out(nnunet_content, monkeypatch, inner):
+    monkeypatch.setattr(errors, "_LONGEST", 10**5)
+    with pytest.raises(SourceError, match="a description of more than 100,000 values"):
+        of_nnunet(Path("x.pth"), nnunet_content(patch_size=[inner] * 1000))
+
+
+def test_a_description_that_holds_itself_is_refused(nnunet_content, monkeypatch):
+    monkeypatch.setattr(errors, "_LONGEST", 10**5)
+    within: list = []
+    within.append(within)
+    with pytest.raises(SourceError, match="a description of more than"):
+        of_nnunet(Path("x.pth"), nnunet_content(plans={"more": within}))

@@ -100,3 +100,18 @@ def test_a_2d_network_of_the_same_names_is_none(own_weights):
     tensors = {name: t[..., 0] if t.ndim == 5 else t for name, t in own_weights.items()}
     with pytest.raises(SourceError, match="first convolution of a 3D network"):
         place_of(tensors, WHERE)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "told"),
+    [
+        (torch.zeros(2, device="meta"), "without values"),
+        (torch.eye(2).to_sparse(), "sparse"),
+        (torch.zeros(1).expand(10**5, 10**5, 10**3), "over 4 bytes"),
+    ],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_what_has_no_values_is_not_compared(tensor, told, first):
+    pair = (tensor, torch.zeros(2)) if first else (torch.zeros(2), tensor)
+    with pytest.raises(SourceError, match=rf"a\.weight: .*{told}"):
+        plain_names({"a.weight": pair[0], "module.a.weight": pair[1]}, Path("model.pth"))
