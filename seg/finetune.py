@@ -21,9 +21,8 @@ from ..data.store import Store
 from . import run
 from .checkpoint import CheckpointInfo, check_version, load
 from .engine.loop import Observer, StepResult, train
-from .engine.optimisers import resolved
 from .engine.schedules import ScheduleName, resolved_schedule
-from .few_labels import lr_share, steps_for
+from .few_labels import steps_for
 from .guard import patches_of
 from .handoff import hand_over
 from .keeping import KeepConfig, Keeper, check_encoder
@@ -48,10 +47,8 @@ from .transfer_report import Choice, TransferReport
 
 log = logging.getLogger(__name__)
 
-# what "auto" is from a checkpoint, and its peak learning rate against that from scratch: see
-# docs/results/schedules.md
+# what "auto" is from a checkpoint: docs/results/schedules.md
 PRETRAINED_SCHEDULE: ScheduleName = "standard"
-PRETRAINED_LR = 1.0
 # settings of how weights are taken
 ABOUT_LOADING = ("load", "expected_share", "accept_mismatch")
 
@@ -60,8 +57,8 @@ ABOUT_LOADING = ("load", "expected_share", "accept_mismatch")
 class FinetuneConfig(TrainingConfig):
     """A training on labels.
 
-    Steps, learning rate and warm-up that are not set follow from the number of labelled volumes
-    (`few_labels.py`); a schedule "auto" is "standard" from scratch, `PRETRAINED_SCHEDULE` from a checkpoint.
+    Steps and warm-up that are not set follow from the number of labelled volumes (`few_labels.py`); a
+    schedule "auto" is "standard" from scratch, `PRETRAINED_SCHEDULE` from a checkpoint.
 
     `load` chooses what is taken of pretrained weights: "encoder", "decoder", "both", or a list of parts and
     blocks such as "encoder.0". Less than `expected_share` of it that fits is an error. `accept_mismatch` goes
@@ -219,21 +216,9 @@ def resolved_config(
             remedy=f"Give --pretrained, or leave {', '.join(idle)} out to train from scratch",
         )
     steps = config.steps or steps_for(labels)
-    optimizer = resolved(config.optimizer, steps)
-    if config.optimizer.lr is None and optimizer.lr is not None:
-        share = lr_share(labels) * (PRETRAINED_LR if pretrained else 1.0)
-        optimizer = replace(optimizer, lr=optimizer.lr * share)
-    auto = PRETRAINED_SCHEDULE if pretrained else "standard"
+    schedule = resolved_schedule(config.schedule, steps, PRETRAINED_SCHEDULE if pretrained else "standard")
     return replace(
-        resolved_training(
-            replace(
-                config,
-                steps=steps,
-                optimizer=optimizer,
-                schedule=resolved_schedule(config.schedule, steps, auto),
-            ),
-            plan,
-        ),
+        resolved_training(replace(config, steps=steps, schedule=schedule), plan),
         patches=replace(config.patches, augment=with_flips(config.patches.augment, plan, steps)),
     )
 

@@ -152,7 +152,7 @@ def test_masks_of_another_tool_are_found_from_the_file_too(write, monkeypatch, t
 def test_weights_that_are_there_are_found_from_the_file_too(write, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     write(arms=with_arm(pretrained="../runs/mae"))
-    found = read_config("here/tiny.yaml", ["arms.scratch.finetune.load=encoder"])
+    found = read_config("here/tiny.yaml", ["arms.scratch.finetune.clip_norm=5"])
     assert Path(found.arms["mine"].pretrained).resolve() == tmp_path / "runs/mae"
     assert [cell.labels for cell in cells(found) if cell.arm == "mine"] == [1, 2] * 2
     elsewhere = read_config("here/tiny.yaml", ["arms.mine.pretrained=runs/mae"])

@@ -30,11 +30,11 @@ def load_run(make_run):
 def load_source(load_run):
     """The same as a source, whose tensors are all of random values (fresh norms are 1 and 0 everywhere)."""
 
-    def load(*args, **fields):
+    def load(*args, probe=None, **fields):
         source = source_of(load_run(*args, **fields))
         draws = torch.Generator().manual_seed(3)
         tensors = {n: torch.randn(t.shape, generator=draws) for n, t in sorted(source.tensors.items())}
-        return replace(source, tensors=tensors)
+        return replace(source, tensors=tensors, probe=probe)
 
     return load
 

@@ -239,7 +239,8 @@ def test_every_method_trains_every_network_for_a_fine_tuning_to_go_on_from(
     for block in feature_widths(made.info.architecture):
         assert any(not torch.equal(before[n], after[n]) for n in before if n.startswith(f"{block}."))
     split = Split(train=("c00",), validation=(), test=())
-    tuned = finetune(tiny_store, split, tmp_path / "tuned", replace(TUNING, network=network), pretrained=made)
+    tuning = replace(TUNING, network=network)
+    tuned = finetune(tiny_store, split, tmp_path / "tuned", tuning, pretrained=source_of(made))
     assert load_mapping(tuned.path / "config.yaml")["network"] == network
     assert checkpoint.load(tuned.path).info.architecture.name == network
 
