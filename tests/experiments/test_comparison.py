@@ -298,7 +298,7 @@ def test_settings_survive_their_file(write, tmp_path):
 def test_the_arms_of_the_study_of_schedules_share_the_weights_that_are_given(tmp_path):
     config = read_config("schedules", [f"data={tmp_path}", f"pretrained={tmp_path / 'run'}"])
     weights = {name: weights_of(config, name) for name in config.arms}
-    scratch = {"scratch", "scratch-sawtooth"}
+    scratch = {"scratch", "scratch-sawtooth", "scratch-half-rate"}
     assert {name for name, path in weights.items() if path is None} == scratch
     assert {path for path in weights.values() if path} == {str(tmp_path / "run")}
     with pytest.raises(UserError, match="the weights of the comparison, which names none"):

@@ -216,6 +216,7 @@ def test_S01_the_canaries_sing_where_they_are_let(tmp_path, sung):
             np.load(tmp_path / "file", allow_pickle=True)
         else:
             torch.load(tmp_path / "file", weights_only=False)
+        assert sung.is_dir()
         sung.rmdir()
 
 

@@ -88,9 +88,13 @@ def test_a_network_that_ours_cannot_be_is_refused_by_what_differs(nnunet_content
 
 
 def test_dropout_that_drops_nothing_is_none(nnunet_content, nnunet_weights):
-    of_nnunet(WHERE, nnunet_content(dropout_op="torch.nn.Dropout3d", dropout_op_kwargs={"p": 0}))
+    none = {"dropout_op": "torch.nn.Dropout3d", "dropout_op_kwargs": {"p": 0}}
+    found = of_nnunet(WHERE, nnunet_content(**none)).tensors
     moved = {name.replace("all_modules.1", "all_modules.2"): t for name, t in nnunet_weights.items()}
-    of_nnunet(WHERE, nnunet_content(weights=moved, dropout_op="Dropout3d", dropout_op_kwargs={"p": 0.0}))
+    none = {"dropout_op": "Dropout3d", "dropout_op_kwargs": {"p": 0.0}}
+    there = of_nnunet(WHERE, nnunet_content(weights=moved, **none)).tensors
+    assert found.keys() == there.keys()
+    assert all(torch.equal(found[name], there[name]) for name in found)
 
 
 def test_another_class_is_refused_with_those_there_are(nnunet_content):
