@@ -24,7 +24,8 @@ class KeepConfig:
 
     - `l2sp`: half of it times the squared distance of the weights that came from the checkpoint to where they
       started is added to the loss ("L2-SP": Li, Grandvalet and Davoine 2018, arXiv:1802.01483, section 3.2,
-      where 0.1 is a usual value). We differ in that all else keeps the optimiser's own weight decay.
+      where 0.1 is a usual value; in 200 steps it was far too strong, see docs/results/schedules.md). We
+      differ in that all else keeps the optimiser's own weight decay.
     - `distillation`: so many times the mean squared difference between the features of the two encoders is
       added, each level divided by the mean square of the pretrained features (hints: Romero et al. 2015,
       arXiv:1412.6550, with the pretrained network as the teacher, as in Li and Hoiem 2016, arXiv:1606.09282).
