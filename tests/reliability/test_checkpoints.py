@@ -52,7 +52,7 @@ for _ in range(kills):
         os.close(reading)
         save_on(told)
     os.close(told)
-    time.sleep(chance.uniform(0, 2 * once))
+    time.sleep(chance.uniform(0, 4 * once))
     os.kill(child, signal.SIGKILL)
     assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
     with os.fdopen(reading) as lines:
