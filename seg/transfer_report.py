@@ -119,14 +119,9 @@ class TransferReport:
     accepted: bool = False
     guard: Guard | None = None
 
-    def share(self, part: Part, *, of_reached: bool = False) -> float:
-        """Share of the part's parameters that come from the checkpoint; 1 for a part the network has not.
-
-        With `of_reached`, blocks that the checkpoint's loss did not reach do not count, if it reached others.
-        """
+    def share(self, part: Part) -> float:
+        """Share of the part's parameters that come from the checkpoint; 1 for a part the network has not."""
         of_part = [t for t in self.tensors if t.part == part]
-        if of_reached:
-            of_part = [t for t in of_part if t.detail != NOT_REACHED] or of_part
         total = sum(t.parameters for t in of_part)
         return sum(t.arrived for t in of_part) / total if total else 1.0
 

@@ -66,13 +66,6 @@ def test_shares_count_the_parameters_that_arrived():
     assert replace(REPORT, tensors=()).share("encoder") == 1
 
 
-def test_the_share_of_what_was_reached_does_not_count_the_rest():
-    assert REPORT.share("decoder", of_reached=True) == 1
-    assert REPORT.share("encoder", of_reached=True) == REPORT.share("encoder")
-    # of the output nothing was reached: then all of it counts
-    assert REPORT.share("output", of_reached=True) == 0
-
-
 def test_blocks_are_summed_up_in_order():
     blocks = {b.name: (b.state, b.arrived, b.parameters) for b in REPORT.blocks()}
     assert list(blocks.items()) == [
