@@ -20,8 +20,8 @@ from .inputs import InputStatistics
 from .migrations import VERSION, migrated
 from .neighbours.errors import SourceError
 from .neighbours.pickles import read_torch, refuse_old_torch
+from .networks.network import Network
 from .networks.registry import Architecture, build
-from .networks.unet import UNet
 from .probe import Probe, probe_shape
 
 WEIGHTS, STATE = "weights.safetensors", "training.pt"
@@ -82,7 +82,7 @@ class Checkpoint:
     version: int = VERSION
     notes: tuple[str, ...] = ()
 
-    def network(self) -> UNet:
+    def network(self) -> Network:
         """The network itself, every weight loaded (`strict`)."""
         network = build(self.info.architecture)
         _fill(network, self.tensors, self.path)
@@ -147,13 +147,13 @@ def _check_described(info: CheckpointInfo, tensors: dict[str, Tensor], where: Pa
 
 
 @lru_cache(maxsize=4)
-def _without_values(architecture: Architecture) -> UNet:
+def _without_values(architecture: Architecture) -> Network:
     """A network that takes no memory; made once, as every save reads what it wrote."""
     with torch.device("meta"):
         return build(architecture)
 
 
-def _fill(network: UNet, tensors: dict[str, Tensor], where: Path) -> None:
+def _fill(network: Network, tensors: dict[str, Tensor], where: Path) -> None:
     """Loads every tensor of a network."""
     try:
         network.load_state_dict(tensors, strict=True)

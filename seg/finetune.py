@@ -8,31 +8,27 @@ from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
-from torch import nn
 
 from ..data.errors import UserError
 from ..data.hashing import settings_hash
-from ..data.labels import IGNORED, LabelKind, LabelTable
-from ..data.loader import PatchBatch, PatchConfig, PatchSampler
+from ..data.loader import PatchConfig, PatchSampler
 from ..data.plan import Plan
 from ..data.settings import checked, settings
 from ..data.splits import Split
 from ..data.store import Store
 from . import run
 from .checkpoint import CheckpointInfo, check_version, load
-from .engine.loop import Observer, StepResult, train
+from .engine.loop import Observer, train
 from .engine.schedules import ScheduleName, resolved_schedule
 from .few_labels import steps_for
 from .guard import patches_of
 from .handoff import hand_over
 from .keeping import KeepConfig, Keeper, check_encoder
-from .losses import dice_cross_entropy, overlapping_dice_cross_entropy
-from .metrics import dice
 from .model_card import write_card
 from .networks.registry import architecture_for, build
-from .networks.unet import UNet
-from .predict import Predictor, kind_of
+from .predict import kind_of
 from .source import Source
+from .supervised import Supervised
 from .training import (
     TrainingConfig,
     choose_device,
@@ -44,6 +40,7 @@ from .training import (
 )
 from .transfer import EXPECTED_SHARE
 from .transfer_report import Choice, TransferReport
+from .validation import Validator
 
 log = logging.getLogger(__name__)
 
@@ -79,25 +76,6 @@ class Finetuned:
 
     path: Path
     scores: dict[str, float]
-
-
-class Supervised(nn.Module):
-    """The task of segmenting labelled patches."""
-
-    def __init__(self, network: UNet, kind: LabelKind = "classes", keeper: Keeper | None = None) -> None:
-        super().__init__()
-        self.network, self.keeper = network, keeper
-        self.loss = overlapping_dice_cross_entropy if kind == "overlapping" else dice_cross_entropy
-
-    def forward(self, batch: PatchBatch, step: int) -> StepResult:  # noqa: ARG002 (every task gets it)
-        """Dice and cross-entropy of the network on a batch, and what it costs to leave where it started."""
-        encoded = self.network.encode(batch.images)
-        logits = self.network.output(self.network.decode(encoded)[-1])
-        loss, logs = self.loss(logits, batch.labels.long())
-        kept = self.keeper.loss(self.network, batch.images, encoded) if self.keeper is not None else {}
-        for name, term in kept.items():
-            loss, logs = loss + term, {**logs, name: term.detach()}
-        return StepResult(loss=loss, logs=logs)
 
 
 def finetune(
@@ -232,27 +210,6 @@ def about_weights(config: FinetuneConfig) -> list[str]:
 
 def _transferred(report: TransferReport) -> set[str]:
     return {tensor.name for tensor in report.tensors if tensor.state != "re-initialised"}
-
-
-class Validator:
-    """Dice on whole validation volumes, in the store's geometry; "score" is the mean over classes."""
-
-    def __init__(self, store: Store, cases: tuple[str, ...], plan: Plan, network: UNet) -> None:
-        self.store, self.cases, self.table = store, cases, plan.labels or LabelTable()
-        self.predictor = Predictor(network=network, plan=plan)
-
-    def __call__(self) -> dict[str, float]:
-        """Mean Dice per class over the cases where it is defined, each over its annotated voxels."""
-        found: dict[int, list[float]] = {c: [] for c in range(1, self.table.classes)}
-        for case in self.cases:
-            true = self.store.label(case)[:]
-            predicted = self.predictor.classes(self.store.image(case)[:])
-            predicted[true == IGNORED] = 0
-            for c, values in found.items():
-                score = dice(self.table.members(predicted, c), self.table.members(true, c))
-                values += [score] if score is not None else []
-        means = {f"dice/{c}": sum(v) / len(v) for c, v in found.items() if v}
-        return {"score": sum(means.values()) / len(means), **means} if means else {}
 
 
 def _seen(pretrained: Source | None) -> tuple[str, ...]:

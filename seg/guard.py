@@ -14,7 +14,7 @@ from ..data.boxes import random_start, read_box
 from ..data.store import Store
 from ..data.volume import Shape
 from .inputs import QUANTILES, ChannelStatistics, InputStatistics, input_statistics
-from .networks.unet import UNet
+from .networks.network import Network
 from .transfer_report import Guard
 
 # standard deviations between grey values of one rank
@@ -53,7 +53,7 @@ def patches_of(store: Store, cases: Sequence[str], patch: Shape, count: int = 16
 
 def guard(
     source: InputStatistics | None,
-    network: UNet,
+    network: Network,
     images: Tensor,
     counterparts: Sequence[tuple[int, ...]] | None = None,
     *,

@@ -7,8 +7,8 @@ from torch import Tensor
 from ..data.plan import Plan
 from . import contract
 from .guard import guard
+from .networks.network import Network
 from .networks.registry import Architecture
-from .networks.unet import UNet
 from .source import Source
 from .transfer import transfer
 from .transfer_report import Choice, TransferReport
@@ -19,7 +19,7 @@ _SEEN_UNKNOWN = (
 
 
 def hand_over(
-    network: UNet,
+    network: Network,
     architecture: Architecture,
     source: Source,
     plan: Plan,

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..data.settings import settings
-from .networks.unet import UNet
+from .networks.network import Network
 
 # percents of the voxels below the stored quantiles
 QUANTILES = (1, 5, 25, 50, 75, 95, 99)
@@ -37,7 +37,7 @@ class InputStatistics:
 
 
 @torch.no_grad()
-def input_statistics(network: UNet, images: Tensor) -> InputStatistics:
+def input_statistics(network: Network, images: Tensor) -> InputStatistics:
     """What patches (B, C, Z, Y, X) look like to a network; they are what it sees, without augmentation."""
     convolution = next(module for module in network.encoder.modules() if isinstance(module, nn.Conv3d))
     weight = convolution.weight

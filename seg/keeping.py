@@ -14,7 +14,7 @@ from torch import Tensor
 from ..data.errors import UserError
 from ..data.settings import settings
 from .engine.schedules import ScheduleConfig
-from .networks.unet import UNet
+from .networks.network import Network
 from .transfer_report import TransferReport, block_of, ranges
 
 
@@ -73,13 +73,13 @@ class Keeper:
     It is no module: what it holds belongs to no checkpoint, as the checkpoint that was started from has it.
     """
 
-    def __init__(self, network: UNet, transferred: Collection[str], config: KeepConfig) -> None:
+    def __init__(self, network: Network, transferred: Collection[str], config: KeepConfig) -> None:
         self.config = config
         named = network.named_parameters()
         self.start = {name: p.detach().clone() for name, p in named if name in transferred}
         self.teacher = copy.deepcopy(network).eval().requires_grad_(False) if config.distillation else None
 
-    def loss(self, network: UNet, images: Tensor, encoded: list[Tensor]) -> dict[str, Tensor]:
+    def loss(self, network: Network, images: Tensor, encoded: list[Tensor]) -> dict[str, Tensor]:
         """The terms that are added to the loss, each of shape (), by name.
 
         Args:

@@ -12,7 +12,7 @@ from ..data.plan import Plan
 from ..data.preprocess import preprocess
 from ..data.resample import resample
 from ..data.volume import Volume
-from .networks.unet import UNet
+from .networks.network import Network
 from .sliding_window import stitch
 
 
@@ -20,7 +20,7 @@ from .sliding_window import stitch
 class Predictor:
     """A trained network with the plan it was trained on."""
 
-    network: UNet
+    network: Network
     plan: Plan
     overlap: float = 0.5
 

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..data.settings import settings
-from .networks.unet import UNet
+from .networks.network import Network
 
 Shape = tuple[int, int, int, int]
 # how many values of a block are kept
@@ -49,7 +49,7 @@ def probe_input(shape: Shape) -> Tensor:
     return (0.5 * waves + edges - 0.5)[None]
 
 
-def probed(network: UNet, channels: int) -> Probe:
+def probed(network: Network, channels: int) -> Probe:
     """What a network gives for the smallest probe input that all its levels can make something of.
 
     Computed in double precision on the CPU, on a copy: neither threads nor the device show in it.
@@ -58,12 +58,12 @@ def probed(network: UNet, channels: int) -> Probe:
     return Probe(shape=shape, blocks={name: _summary(t) for name, t in _outputs(network, shape).items()})
 
 
-def probe_shape(network: UNet, channels: int) -> Shape:
+def probe_shape(network: Network, channels: int) -> Shape:
     """The smallest (C, Z, Y, X) that all levels of a network can make something of."""
     return (channels, *_extents(network))
 
 
-def deviations(network: UNet, probe: Probe) -> dict[str, float]:
+def deviations(network: Network, probe: Probe) -> dict[str, float]:
     """How far each block of a network is from the probe, for the blocks that both have.
 
     The largest difference of mean, standard deviation and values, in standard deviations of the stored
@@ -80,7 +80,7 @@ def deviations(network: UNet, probe: Probe) -> dict[str, float]:
     }
 
 
-def _extents(network: UNet) -> tuple[int, int, int]:
+def _extents(network: Network) -> tuple[int, int, int]:
     """The least extents with 4 voxels along every axis that is convolved, and two at the coarsest level."""
     kernel = _first_convolution(network).kernel_size
     z, y, x = (max(m, 4 if k > 1 else 1) for m, k in zip(network.multiple, kernel, strict=True))
@@ -89,12 +89,12 @@ def _extents(network: UNet) -> tuple[int, int, int]:
     return (z, y, 2 * x) if alone else (z, y, x)
 
 
-def _first_convolution(network: UNet) -> nn.Conv3d:
+def _first_convolution(network: Network) -> nn.Conv3d:
     return next(module for module in network.encoder.modules() if isinstance(module, nn.Conv3d))
 
 
 @torch.no_grad()
-def _outputs(network: UNet, shape: Shape) -> dict[str, Tensor]:
+def _outputs(network: Network, shape: Shape) -> dict[str, Tensor]:
     copied = copy.deepcopy(network).cpu().double().eval()
     encoded = copied.encode(probe_input(shape))
     decoded = copied.decode(encoded)

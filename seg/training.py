@@ -21,8 +21,8 @@ from .engine.loop import Batch, LoopConfig, whole
 from .engine.optimisers import SHORT_TRAINING, resolved
 from .engine.schedules import resolved_schedule
 from .inputs import input_statistics
+from .networks.network import Network
 from .networks.registry import DEFAULT, NetworkName
-from .networks.unet import UNet
 from .probe import probed
 
 log = logging.getLogger(__name__)
@@ -143,7 +143,7 @@ def flip_probability(plan: Plan, steps: int) -> float:
 
 
 def described(
-    network: UNet, info: CheckpointInfo, patches: Tensor, steps: int, scores: dict[str, float]
+    network: Network, info: CheckpointInfo, patches: Tensor, steps: int, scores: dict[str, float]
 ) -> CheckpointInfo:
     """What a checkpoint of `network` after so many steps says of itself.
 
@@ -178,7 +178,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def estimate(
-    task: nn.Module, network: UNet, batch: Batch, config: TrainingConfig, *, views: int = 1
+    task: nn.Module, network: Network, batch: Batch, config: TrainingConfig, *, views: int = 1
 ) -> Estimate:
     """What the whole training will take, from two steps on a copy of the task.
 

@@ -8,8 +8,8 @@ from torch import Tensor
 from ..data.errors import UserError
 from ..data.hashing import file_hash
 from ..data.plan import Plan
+from .networks.network import Network
 from .networks.registry import Architecture
-from .networks.unet import UNet
 from .source import Source
 from .transfer_proof import TOLERANCE, prove
 from .transfer_report import (
@@ -33,7 +33,7 @@ class TransferError(UserError):
 
 
 def transfer(
-    network: UNet,
+    network: Network,
     architecture: Architecture,
     source: Source,
     plan: Plan,

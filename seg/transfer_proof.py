@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from . import probe as probes
+from .networks.network import Network
 from .networks.registry import Architecture
-from .networks.unet import UNet
 from .source import Source
 from .transfer_report import Proof, TransferredTensor, block_of
 
@@ -14,7 +14,7 @@ TOLERANCE = 1e-5
 
 
 def prove(
-    network: UNet, architecture: Architecture, source: Source, tensors: Sequence[TransferredTensor]
+    network: Network, architecture: Architecture, source: Source, tensors: Sequence[TransferredTensor]
 ) -> Proof:
     """How far each block that must answer alike is from the stored answer, and why others cannot be compared.
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ..data.errors import UserError
+from ..seg.networks.network import Network
 from ..seg.networks.registry import Architecture
-from ..seg.networks.unet import UNet
 
 
 def feature_widths(architecture: Architecture) -> dict[str, int]:
@@ -44,7 +44,7 @@ def chosen_blocks(architecture: Architecture, names: Sequence[str] | None) -> tu
     return tuple(names)
 
 
-def read_features(network: UNet, images: Tensor, blocks: Sequence[str]) -> list[Tensor]:
+def read_features(network: Network, images: Tensor, blocks: Sequence[str]) -> list[Tensor]:
     """Features (B, C, z, y, x) of the named blocks for images (B, C, Z, Y, X)."""
     encoded = network.encode(images)
     found = {f"encoder.{level}": features for level, features in enumerate(encoded)}
@@ -89,6 +89,6 @@ class EmbeddingHead(nn.Module):
             nn.Linear(hidden, dimension),
         )
 
-    def forward(self, network: UNet, *images: Tensor) -> Tensor:
+    def forward(self, network: Network, *images: Tensor) -> Tensor:
         """Embeddings (all B, D) of images (B, C, Z, Y, X), of which others may have another extent."""
         return self.layers(torch.cat([pool(read_features(network, i, self.blocks)) for i in images]))

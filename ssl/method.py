@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from ..data.errors import UserError
 from ..seg.engine.loop import StepResult
+from ..seg.networks.network import Network
 from ..seg.networks.registry import Architecture
-from ..seg.networks.unet import UNet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +89,7 @@ class Method(Protocol):
 
     views: ViewSpec
     adamw_lr: float | None
-    network: UNet
+    network: Network
 
     @staticmethod
     def heads(architecture: Architecture, config: Any) -> nn.Module: ...  # noqa: D102
@@ -100,7 +100,7 @@ class Method(Protocol):
 
     def after_step(self, step: int) -> None: ...  # noqa: D102
 
-    def exported_network(self) -> UNet: ...  # noqa: D102
+    def exported_network(self) -> Network: ...  # noqa: D102
 
 
 @dataclass(frozen=True, kw_only=True)

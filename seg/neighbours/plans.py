@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..networks.registry import NETWORKS
+from ..networks.residual_unet import ResidualUNet
 from ..networks.topology import MOST_LEVELS, Topology, Triple
+from ..networks.unet import UNet
 from .errors import SourceError, told
 from .known import CLASSES, Known
 from .limits import levels, refused
@@ -133,7 +134,7 @@ def topology_of(known: Known, arguments: Mapping[str, Any], where: Path) -> Topo
     if not 1 <= stages <= MOST_LEVELS:
         raise refused(where, f"{stages} levels")
     residual = known.block is not None
-    convolutions = NETWORKS[known.network].network.decoder_convolutions
+    convolutions = (ResidualUNet if residual else UNet).decoder_convolutions
     differing = [
         *_unless("conv_op", given.conv_op, (None, "Conv3d")),
         *_unless("n_conv_per_stage", {*each(given.n_conv_per_stage, stages)}, ({2},)),

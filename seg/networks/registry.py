@@ -9,6 +9,7 @@ from pydantic import Field
 from ...data.errors import UserError
 from ...data.plan import Plan
 from ...data.settings import settings
+from .network import Network
 from .residual_unet import BLOCKS, ResidualUNet
 from .topology import Topology, topology
 from .unet import UNet
@@ -24,7 +25,7 @@ class Registered:
     `blocks` are those of each level from the finest, the last number for all that are deeper.
     """
 
-    network: type[UNet]
+    network: type[Network]
     summary: str
     blocks: tuple[int, ...] = ()
 
@@ -82,7 +83,7 @@ def architecture_for(plan: Plan, name: NetworkName | None = None) -> Architectur
     )
 
 
-def build(architecture: Architecture, seed: int | None = None) -> UNet:
+def build(architecture: Architecture, seed: int | None = None) -> Network:
     """A network with fresh weights, the same for the same seed; torch's own generator is left as it was."""
     if seed is None:
         return NETWORKS[architecture.name].network(

@@ -16,15 +16,12 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from .blocks import ConvBlock, UpBlock, initialise
+from .network import Network
 from .topology import Topology, Triple
 
 
-class UNet(nn.Module):
-    """Encoder, decoder and output of a segmentation network.
-
-    Input (B, in_channels, Z, Y, X), with each extent a multiple of the product of its strides.
-    `forward` gives logits (B, classes, Z, Y, X).
-    """
+class UNet(Network):
+    """Levels of convolutions, joined across at equal extent."""
 
     decoder_convolutions: ClassVar[int] = 2
 
@@ -52,7 +49,6 @@ class UNet(nn.Module):
         return map(ConvBlock, inputs, topology.features, topology.kernels, strides)
 
     def encode(self, images: Tensor) -> list[Tensor]:
-        """Features of every encoder level, finest first."""
         self._check(images)
         features = [images]
         for block in self.encoder:
@@ -60,25 +56,9 @@ class UNet(nn.Module):
         return features[1:]
 
     def decode(self, encoded: Sequence[Tensor]) -> list[Tensor]:
-        """Features of every decoder level, coarsest first; the last have the extent of the input."""
         *skips, features = encoded
         decoded = []
         for block, skip in zip(self.decoder, reversed(skips), strict=True):
             features = block(features, skip)
             decoded.append(features)
         return decoded or [features]
-
-    def features(self, images: Tensor) -> Tensor:
-        """Features (B, C, Z, Y, X) of the last decoder level, from which the output is read."""
-        return self.decode(self.encode(images))[-1]
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, K, Z, Y, X)."""
-        return self.output(self.features(images))
-
-    def _check(self, images: Tensor) -> None:
-        odd = [n % m for n, m in zip(images.shape[2:], self.multiple, strict=True)]
-        if any(odd):
-            raise ValueError(
-                f"input of extent {tuple(images.shape[2:])}: each axis must be a multiple of {self.multiple}"
-            )

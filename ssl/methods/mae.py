@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from ...data.errors import UserError
 from ...data.settings import settings
 from ...data.volume import Shape
+from ...seg.networks.network import Network
 from ...seg.networks.registry import Architecture
-from ...seg.networks.unet import UNet
 from ..heads import pool
 from ..method import PretextResult, Views, ViewSpec, register_method
 
@@ -68,7 +68,7 @@ class Mae(nn.Module):
     views = ViewSpec(global_views=1)
     adamw_lr = None
 
-    def __init__(self, network: UNet, heads: nn.Module, config: MaeConfig) -> None:
+    def __init__(self, network: Network, heads: nn.Module, config: MaeConfig) -> None:
         super().__init__()
         self.network, self.head, self.config = network, heads, config
 
@@ -103,6 +103,6 @@ class Mae(nn.Module):
     def after_step(self, step: int) -> None:
         """Nothing follows an update: there is no teacher."""
 
-    def exported_network(self) -> UNet:
+    def exported_network(self) -> Network:
         """The network that the loss trains."""
         return self.network

@@ -18,8 +18,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ...data.settings import settings
+from ...seg.networks.network import Network
 from ...seg.networks.registry import Architecture
-from ...seg.networks.unet import UNet
 from ..heads import EmbeddingHead
 from ..method import PretextResult, Views, ViewSpec, register_method
 
@@ -57,7 +57,7 @@ class Triplet(nn.Module):
     # with 3e-3, which suits the other tasks, the loss does not leave the margin (hippocampi, 40 steps)
     adamw_lr = 1e-3
 
-    def __init__(self, network: UNet, heads: nn.Module, config: TripletConfig) -> None:
+    def __init__(self, network: Network, heads: nn.Module, config: TripletConfig) -> None:
         super().__init__()
         self.network, self.head, self.config = network, heads, config
 
@@ -90,6 +90,6 @@ class Triplet(nn.Module):
     def after_step(self, step: int) -> None:
         """Nothing follows an update: there is no teacher."""
 
-    def exported_network(self) -> UNet:
+    def exported_network(self) -> Network:
         """The network that the loss trains."""
         return self.network

@@ -12,7 +12,8 @@ from fewvox.seg import checkpoint
 from fewvox.seg.batch_predict import predict
 from fewvox.seg.engine.optimisers import OptimiserConfig
 from fewvox.seg.evaluate import evaluate
-from fewvox.seg.finetune import FinetuneConfig, Validator, finetune
+from fewvox.seg.finetune import FinetuneConfig, finetune
+from fewvox.seg.validation import Validator
 
 SHAPE, CASES = (8, 16, 16), ("a", "b", "c", "d")
 SPLIT = Split(train=("a", "b"), validation=("c",), test=("d",))

@@ -6,8 +6,8 @@ import pytest
 import torch
 from fewvox.data.loader import PatchBatch
 from fewvox.seg.engine.estimate import seconds_per_step, training_bytes
-from fewvox.seg.finetune import Supervised
 from fewvox.seg.networks.registry import NETWORKS, architecture_for, build
+from fewvox.seg.supervised import Supervised
 from torch import nn
 
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 from fewvox.seg.networks.blocks import InstanceNorm
+from fewvox.seg.networks.network import Network
 from fewvox.seg.networks.registry import NETWORKS, Architecture, architecture_for, build
-from fewvox.seg.networks.unet import UNet
 from torch import nn
 
 # name: (strides, extents of the input, extents of each level, features of each level)
@@ -38,7 +38,7 @@ def described(name, make_plan):
     return describe
 
 
-def lively(architecture: Architecture) -> UNet:
+def lively(architecture: Architecture) -> Network:
     """The network with no weight at 0, where residual blocks begin."""
     network = build(architecture, 0)
     generator = torch.Generator().manual_seed(1)
@@ -72,7 +72,7 @@ def test_encode_decode_and_output_compose_to_forward(described, case):
     torch.testing.assert_close(network.output(network.features(images)), composed, rtol=0, atol=0)
 
 
-def taken_away(network: UNet, images: torch.Tensor) -> set[str]:
+def taken_away(network: Network, images: torch.Tensor) -> set[str]:
     """Names of the biases that a normalisation takes away again, as it does of more than one voxel."""
     normalising = set()
     for module in network.modules():
