@@ -7,15 +7,15 @@ import pytest
 import torch
 from fewvox.data.settings import parse, plain
 from fewvox.seg.inputs import QUANTILES, InputStatistics, input_statistics
-from fewvox.seg.networks.network import Network
 from fewvox.seg.networks.topology import Topology
+from fewvox.seg.networks.unet import UNet
 from torch import nn
 
 
 @pytest.fixture
 def network():
     torch.manual_seed(0)
-    return Network(2, 3, Topology(features=(4, 8), kernels=((3, 3, 3),) * 2, strides=((1, 2, 2),)))
+    return UNet(2, 3, Topology(features=(4, 8), kernels=((3, 3, 3),) * 2, strides=((1, 2, 2),)))
 
 
 @pytest.fixture

@@ -6,18 +6,18 @@ import json
 import pytest
 import torch
 from fewvox.data.settings import parse, plain
-from fewvox.seg.networks.network import Network
 from fewvox.seg.networks.topology import Topology
+from fewvox.seg.networks.unet import UNet
 from fewvox.seg.probe import Probe, deviations, probe_input, probed
 from safetensors.torch import load, save
 
 BLOCKS = ["encoder.0", "encoder.1", "encoder.2", "decoder.0", "decoder.1", "output"]
 
 
-def make(strides=((1, 2, 2), (2, 2, 2)), channels=2, width=4, kernel=(3, 3, 3)) -> Network:
+def make(strides=((1, 2, 2), (2, 2, 2)), channels=2, width=4, kernel=(3, 3, 3)) -> UNet:
     levels = len(strides) + 1
     features = tuple(width * 2**level for level in range(levels))
-    return Network(channels, 3, Topology(features=features, kernels=(kernel,) * levels, strides=strides))
+    return UNet(channels, 3, Topology(features=features, kernels=(kernel,) * levels, strides=strides))
 
 
 @pytest.fixture
