@@ -1,0 +1,72 @@
+"""Memory that a process keeps between the steps of a training, instead of asking for it anew in each.
+
+glibc maps a large block when it is asked for and gives it back when it is freed, so that every step of a
+training on the CPU begins with pages that the kernel first has to clear; in a small step that can be most of
+the time. Kept, they cost some resident memory. Whether it helps differs between networks and machines, so it
+is tried.
+"""
+
+import ctypes
+import platform
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+# numbers of mallopt's parameters, from malloc.h
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_NEVER, _LARGEST = -1, 2**31 - 1
+# where glibc's thresholds come to by themselves in a process that frees large blocks (mallopt(3))
+_USUAL_MMAP, _USUAL_TRIM = 32 * 2**20, 64 * 2**20
+# a step has to be this much faster: less is noise
+_WORTH = 0.95
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """Seconds of a step with memory given back and with memory kept."""
+
+    given_back: float
+    kept: float
+
+    @property
+    def helps(self) -> bool:
+        """Whether keeping makes a step faster by more than noise would."""
+        return self.kept < _WORTH * self.given_back
+
+    def line(self) -> str:
+        """What was found, as a person reads it."""
+        ratio = f"a step took {self.kept / self.given_back:.2f} times as long with memory kept between steps"
+        return f"{ratio}: {'kept' if self.helps else 'not kept'} (keep_memory sets it)"
+
+
+def can_keep() -> bool:
+    """Whether memory can be kept here: by glibc alone."""
+    return platform.libc_ver()[0] == "glibc"
+
+
+@contextmanager
+def kept_memory(keep: bool = True) -> Iterator[None]:
+    """While it is open, what the process frees stays with it; does nothing where `keep` is False.
+
+    The thresholds are the process's own: afterwards they are glibc's usual ones, and what is free is given
+    back. Does nothing where the C library is another one.
+    """
+    if not keep or not can_keep():
+        yield
+        return
+    library = ctypes.CDLL(None)
+    library.mallopt(_MMAP_THRESHOLD, _LARGEST)
+    library.mallopt(_TRIM_THRESHOLD, _NEVER)
+    try:
+        yield
+    finally:
+        library.mallopt(_MMAP_THRESHOLD, _USUAL_MMAP)
+        library.mallopt(_TRIM_THRESHOLD, _USUAL_TRIM)
+        library.malloc_trim(0)
+
+
+def tried(seconds_per_step: Callable[[], float]) -> Trial:
+    """How long a step takes either way; it is called once for each."""
+    given_back = seconds_per_step()
+    with kept_memory():
+        return Trial(given_back=given_back, kept=seconds_per_step())
