@@ -23,13 +23,13 @@ class Heads(nn.Module):
     The finest has the output of the network, and the coarsest is asked nothing, as in nnU-Net, whose weight
     of it is 0. Heads belong to the training: a network predicts without them. `weights` are those of the loss
     of each level, the finest first, the output of the network among them: halved from level to level and
-    adding up to 1.
+    adding up to 1. `channels` and `patch` are those of the images of the training.
     """
 
-    def __init__(self, network: Network, patch: Shape, seed: int) -> None:
+    def __init__(self, network: Network, channels: int, patch: Shape, seed: int) -> None:
         super().__init__()
         classes = network.output.out_channels
-        asked = _decoder_features(network, patch)[1:-1]
+        asked = _decoder_features(network, channels, patch)[1:-1]
         with torch.random.fork_rng(devices=[]):
             # other numbers than the network began with
             torch.manual_seed(int(np.random.SeedSequence([seed, 5]).generate_state(1)[0]))
@@ -57,9 +57,8 @@ def labels_at(labels: Tensor, like: Tensor) -> Tensor:
     return labels[..., z, y, x]
 
 
-def _decoder_features(network: Network, patch: Shape) -> list[int]:
-    """Channels of every decoder level, finest first, found out on torch's meta device, without values."""
+def _decoder_features(network: Network, channels: int, patch: Shape) -> list[int]:
+    """Features of every decoder level, finest first, found out on torch's meta device, without values."""
     copied = copy.deepcopy(network).to("meta")
-    channels = next(network.parameters()).shape[1]
     decoded = copied.decode(copied.encode(torch.empty((1, channels, *patch), device="meta")))
     return [features.shape[1] for features in reversed(decoded)]

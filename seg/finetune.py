@@ -65,7 +65,7 @@ class FinetuneConfig(TrainingConfig):
     `loss` is what is minimised. `deep_supervision` asks coarser levels of the decoder for the labels too
     (`deep_supervision.py`); None: from `SHORT_TRAINING` steps on. Between whole validations, patches of the
     validation cases are scored every `validate_patches_every` steps (None: never); no checkpoint is chosen by
-    these.
+    these. With `pictures` the run keeps slices of a case with its outlines (`snapshots.py`).
 
     `load` chooses what is taken of pretrained weights: "encoder", "decoder", "both", or a list of parts and
     blocks such as "encoder.0". Less than `expected_share` of it that fits is an error. `accept_mismatch` goes
@@ -77,6 +77,7 @@ class FinetuneConfig(TrainingConfig):
     loss: LossConfig = LossConfig()
     deep_supervision: bool | None = None
     validate_patches_every: Annotated[int, Field(ge=1)] | None = None
+    pictures: bool = True
     load: Choice = "both"
     expected_share: Annotated[float, Field(ge=0, le=1)] = EXPECTED_SHARE
     accept_mismatch: bool = False
@@ -174,7 +175,10 @@ def finetune(
     device = choose_device(config.device)
     network.to(device)
     keeper = Keeper(network, _transferred(report), config.keep) if report and config.keep.used else None
-    heads = Heads(network, plan.training.patch, config.seed).to(device) if config.deep_supervision else None
+    heads = None
+    if config.deep_supervision:
+        channels = info.architecture.in_channels
+        heads = Heads(network, channels, plan.training.patch, config.seed).to(device)
     task = Supervised(network, kind_of(plan), keeper, loss=config.loss, heads=heads)
     sampler = PatchSampler(
         store, split.train, plan.training.patch, plan.training.batch, config.patches, config.seed
@@ -185,7 +189,7 @@ def finetune(
     if split.validation:
         validator = Validator(store, split.validation, plan, network)
         glance = PatchValidator(store, split.validation, plan, network, config.seed)
-        observer = Snapshots(out, plan, validator, observer)
+        observer = Snapshots(out, plan, validator, observer) if config.pictures else observer
     scores = train(
         task,
         network,
@@ -198,7 +202,7 @@ def finetune(
         glance_every=config.validate_patches_every,
         observer=observer,
     )
-    if validator is None:
+    if validator is None and config.pictures:
         seen = seen_in_training(store, split.train, plan, _result(network, out), config.seed)
         write_picture(out, plan, seen, "training case", whole(config.steps))
     write_card(out)

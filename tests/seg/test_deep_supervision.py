@@ -33,7 +33,7 @@ def random_images(seed=0):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_network_has_heads_for_all_levels_but_the_finest_and_the_coarsest(network_of, name):
     network = network_of(name)
-    heads = Heads(network, PATCH, 0)
+    heads = Heads(network, 1, PATCH, 0)
     decoded = network.decode(network.encode(random_images()))
     logits = heads(decoded)
     asked = [tuple(features.shape[2:]) for features in reversed(decoded)][1:-1]
@@ -49,7 +49,7 @@ def test_weights_are_those_of_nnunet(network_of, poolings):
     if poolings > 1:
         theirs[-1] = 0
     theirs /= theirs.sum()
-    heads = Heads(network_of(strides=STRIDES[:poolings]), PATCH, 0)
+    heads = Heads(network_of(strides=STRIDES[:poolings]), 1, PATCH, 0)
     assert heads.weights == pytest.approx([weight for weight in theirs if weight])
 
 
@@ -80,7 +80,7 @@ def random_labels(kind, seed=1):
 @pytest.mark.parametrize("kind", ["classes", "overlapping"])
 def test_the_loss_is_the_weighted_sum_over_levels(network_of, kind):
     network = network_of(labels=LabelTable(kind=kind, values=(0, 1, 2)))
-    heads = Heads(network, PATCH, 0)
+    heads = Heads(network, 1, PATCH, 0)
     batch = PatchBatch(images=random_images(), labels=random_labels(kind), cases=("a", "b"))
     result = Supervised(network, kind, heads=heads)(batch, 0)
     decoded = network.decode(network.encode(batch.images))
@@ -97,7 +97,7 @@ def test_the_loss_is_the_weighted_sum_over_levels(network_of, kind):
 @pytest.mark.parametrize("kind", ["classes", "overlapping"])
 def test_a_batch_that_nobody_annotated_moves_nothing(network_of, kind):
     network = network_of(labels=LabelTable(kind=kind, values=(0, 1, 2)))
-    task = Supervised(network, kind, heads=Heads(network, PATCH, 0))
+    task = Supervised(network, kind, heads=Heads(network, 1, PATCH, 0))
     labels = torch.full_like(random_labels(kind), IGNORED)
     result = task(PatchBatch(images=random_images(), labels=labels, cases=("a", "b")), 0)
     result.loss.backward()
@@ -108,7 +108,7 @@ def test_a_batch_that_nobody_annotated_moves_nothing(network_of, kind):
 def test_heads_follow_from_the_seed_and_leave_everything_else_as_it_was(network_of):
     network = network_of()
     before, state = {k: v.clone() for k, v in network.state_dict().items()}, torch.get_rng_state()
-    one, same, other = (Heads(network, PATCH, seed).state_dict() for seed in (0, 0, 1))
+    one, same, other = (Heads(network, 1, PATCH, seed).state_dict() for seed in (0, 0, 1))
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(before[k], v) for k, v in network.state_dict().items())
     assert all(torch.equal(one[k], same[k]) for k in one)
@@ -118,5 +118,5 @@ def test_heads_follow_from_the_seed_and_leave_everything_else_as_it_was(network_
 def test_without_heads_a_network_predicts_the_same(network_of):
     network = network_of()
     names = set(network.state_dict())
-    Supervised(network, heads=Heads(network, PATCH, 0))
+    Supervised(network, heads=Heads(network, 1, PATCH, 0))
     assert set(network.state_dict()) == names

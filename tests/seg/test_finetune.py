@@ -103,11 +103,18 @@ def test_no_label_is_opened_that_the_run_was_not_given(tiny_store, tmp_path, mon
         )
     for labelled, fold in ((2, None), (2, (1, 2)), (8, None)):
         chosen = split(tiny_store.annotated, test=2, labelled=labelled, seed=0, fold=fold)
-        config = replace(CONFIG, steps=8, validate_patches_every=2, deep_supervision=True)
+        config = replace(CONFIG, steps=2, validate_patches_every=1, deep_supervision=True)
         opened.clear()
         finetune(tiny_store, chosen, tmp_path / f"{labelled}{fold}", config)
         assert opened == {*chosen.train, *chosen.validation}
         assert len(opened) == labelled
+
+
+def test_pictures_can_be_left_out(tiny_store, tmp_path):
+    for name, validation in (("with", VALIDATION), ("without", ())):
+        config = replace(CONFIG, steps=1, pictures=False)
+        run = finetune(tiny_store, replace(SPLIT, validation=validation), tmp_path / name, config).path
+        assert not (run / "pictures").exists()
 
 
 def test_patches_are_looked_at_between_validations_and_choose_nothing(tiny_store, tmp_path, monkeypatch):
