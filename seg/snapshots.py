@@ -15,6 +15,8 @@ from .networks.network import Network
 from .validation import Slice, Validator, classes_of, fullest_slice
 
 FOLDER = "pictures"
+# letters that a line of the title has room for
+_LETTERS = 28
 
 
 class Snapshots:
@@ -56,7 +58,7 @@ def write_picture(run: Path, plan: Plan, seen: Slice, what: str, step: int) -> N
     from .outlines import Segmented, outline_grid  # slow to import, needed here alone
 
     segmented = Segmented(
-        title=f"{what} {seen.case}, step {step}",
+        title=f"{what}, step {step}\n{seen.case[-_LETTERS:]}",
         image=seen.image,
         true=seen.true,
         predicted=seen.predicted,

@@ -162,14 +162,6 @@ def test_a_training_with_deep_supervision_is_continued_bit_for_bit(deep_store, t
     assert read_metrics(whole)[0]["loss"] != first["loss"]
 
 
-@pytest.mark.parametrize(("steps", "expected"), [(SHORT_TRAINING - 1, False), (SHORT_TRAINING, True)])
-def test_long_trainings_are_supervised_deeply(make_plan, steps, expected):
-    plan = make_plan()
-    assert resolved_config(FinetuneConfig(steps=steps), plan, 4).deep_supervision is expected
-    chosen = FinetuneConfig(steps=steps, deep_supervision=not expected)
-    assert resolved_config(chosen, plan, 4).deep_supervision is not expected
-
-
 def test_the_checkpoint_knows_the_data_by_hash_alone(finished, tiny_store):
     path = finished[0].path
     info = checkpoint.load(path).info
