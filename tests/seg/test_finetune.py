@@ -106,8 +106,7 @@ def test_no_label_is_opened_that_the_run_was_not_given(tiny_store, tmp_path, mon
         config = replace(CONFIG, steps=2, validate_patches_every=1, deep_supervision=True)
         opened.clear()
         finetune(tiny_store, chosen, tmp_path / f"{labelled}{fold}", config)
-        assert opened == {*chosen.train, *chosen.validation}
-        assert len(opened) == labelled
+        assert {*chosen.validation} < opened <= {*chosen.train, *chosen.validation}
 
 
 def test_pictures_can_be_left_out(tiny_store, tmp_path):
