@@ -54,17 +54,40 @@ def few_labels(cases: Sequence[StoredCase], count: int, seed: int) -> tuple[str,
     return tuple(ids[_pick(seed, s, len(ids))] for s, ids in by_subject.items())
 
 
+def folds(cases: Sequence[StoredCase], count: int, seed: int) -> list[tuple[str, ...]]:
+    """The ids of the cases in `count` parts of whole subjects, which are dealt out in turn."""
+    subjects = ranked_subjects(cases, seed, "folds")
+    if not 2 <= count <= len(subjects):
+        raise UserError(
+            f"--folds {count}",
+            found=f"{len(subjects)} subjects with labels are left for training and validation",
+            rule="Each of at least 2 folds validates on subjects of its own",
+            remedy=f"Ask for 2 to {len(subjects)} folds" if len(subjects) > 1 else "Label more subjects",
+        )
+    return [whole_subjects(cases, subjects[number::count], len(cases)) for number in range(count)]
+
+
 def split(
-    cases: Sequence[StoredCase], *, test: int, labelled: int | None, seed: int, split_seed: int = 0
+    cases: Sequence[StoredCase],
+    *,
+    test: int,
+    labelled: int | None,
+    seed: int,
+    split_seed: int = 0,
+    fold: tuple[int, int] | None = None,
 ) -> Split:
     """A fixed test set, and few-label training and validation sets of the other subjects.
+
+    Without a fold, a fifth of the labels validates where there are `MIN_LABELS_TO_VALIDATE`, and none below.
 
     Args:
         cases: the annotated cases of a store.
         test: at least this many test cases, the same for every `seed`.
         labelled: how many labels training and validation have together; None for all that are left.
         seed: decides which.
-        split_seed: decides the test set.
+        split_seed: decides the test set and the folds.
+        fold: (3, 5) validates on the fourth of five folds of the labels, however few they are; over all
+            folds each label validates once.
     """
     if not cases:
         raise UserError(
@@ -84,7 +107,10 @@ def split(
             remedy="Ask for fewer test volumes",
         )
     known = few_labels(rest, labelled, seed) if labelled is not None else tuple(c.id for c in rest)
-    validation = _validation(rest, known, seed)
+    if fold is None:
+        validation = _validation(rest, known, seed)
+    else:
+        validation = _fold([case for case in rest if case.id in set(known)], *fold, split_seed)
     return Split(
         train=tuple(sorted(set(known) - set(validation))),
         validation=validation,
@@ -107,6 +133,18 @@ def _validation(rest: Sequence[StoredCase], known: tuple[str, ...], seed: int) -
     if len(subjects) < 2:
         return ()
     return whole_subjects(cases, subjects[:-1], len(known) // 5)
+
+
+def _fold(cases: Sequence[StoredCase], number: int, count: int, seed: int) -> tuple[str, ...]:
+    parts = folds(cases, count, seed)
+    if not 0 <= number < count:
+        raise UserError(
+            f"--fold {number}",
+            found=f"there are {count} folds",
+            rule=f"Folds are counted from 0 to {count - 1}",
+            remedy="Choose one of them, or another number of --folds",
+        )
+    return parts[number]
 
 
 def _pick(seed: int, subject: str, count: int) -> int:

@@ -54,6 +54,8 @@ if TYPE_CHECKING:
     from .bench.figure import Figure
     from .compare import Comparison
 
+# as nnU-Net has
+FOLDS = 5
 EXPORTS: dict[str, Callable[..., list[str]]] = {
     "nnunet": export_nnunet,
     "safetensors": export_safetensors,
@@ -181,6 +183,8 @@ def finetune(
     seed: int | None = None,
     test: int = 0,
     split_seed: int = 0,
+    fold: int | None = None,
+    folds: int | None = None,
     cases: str | Path | None = None,
     config: str | Path | None = None,
     set: Sequence[str] = (),
@@ -197,7 +201,9 @@ def finetune(
         labelled: labels to use, each of another subject; all that are not test cases when None.
         seed: decides which labels, initial weights and sampling; the configuration's (0) when None.
         test: at least this many labelled cases are held out, the same for every `seed`.
-        split_seed: decides which.
+        split_seed: decides which, and the folds.
+        fold: validates on this one (from 0) of `folds` parts of the labels, and trains on the others.
+        folds: how many parts there are; 5 when None.
         cases: JSON file with the lists train, validation, test (a run's split.json) instead.
         config: YAML file of settings (FinetuneConfig).
         set: overrides such as "optimizer.lr=0.001".
@@ -216,21 +222,35 @@ def finetune(
             rule="A mapping tells what the names in a file of weights mean",
             remedy="Give --pretrained, or leave --mapping out to train from scratch",
         )
+    if folds is not None and fold is None:
+        raise UserError(
+            f"--folds {folds}",
+            found="no --fold",
+            rule="A run trains for one of the folds",
+            remedy=f"Give --fold 0, and run again up to --fold {folds - 1}",
+        )
     if cases is None:
         chosen = split(
-            opened.annotated, test=test, labelled=labelled, seed=settled.seed, split_seed=split_seed
+            opened.annotated,
+            test=test,
+            labelled=labelled,
+            seed=settled.seed,
+            split_seed=split_seed,
+            fold=None if fold is None else (fold, folds or FOLDS),
         )
-    elif labelled is None and test == 0:
+    elif labelled is None and test == 0 and fold is None:
         chosen = read_split(cases)
     else:
         raise UserError(
             f"--cases {cases}",
-            found="--labelled or --test beside it",
+            found="--labelled, --test or --fold beside it",
             rule="Either a file says which cases train, validate and test, or their numbers do",
             remedy="Leave one of the two out",
         )
+    which = "" if fold is None else f"fold {fold} of {folds or FOLDS}: "
     console.print(
-        f"{len(chosen.train)} training, {len(chosen.validation)} validation, {len(chosen.test)} test cases",
+        f"{which}{len(chosen.train)} training, {len(chosen.validation)} validation, "
+        f"{len(chosen.test)} test cases",
         highlight=False,
     )
     with meter("training") as shown:

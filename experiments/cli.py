@@ -147,7 +147,16 @@ def finetune(
     test: Annotated[
         int, typer.Option(min=0, help="Labelled cases to hold out, the same for every seed.")
     ] = 0,
-    split_seed: Annotated[int, typer.Option(min=0, help="Decides which cases are held out.")] = 0,
+    split_seed: Annotated[
+        int, typer.Option(min=0, help="Decides which cases are held out, and the folds.")
+    ] = 0,
+    fold: Annotated[
+        int | None,
+        typer.Option(min=0, help="Validate on this fold (from 0) of the labels, train on the rest."),
+    ] = None,
+    folds: Annotated[
+        int | None, typer.Option(min=2, help="How many folds of whole subjects there are; 5 if not set.")
+    ] = None,
     cases: Annotated[Path | None, typer.Option(help="JSON lists train, validation, test instead.")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings.")] = None,
     set: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Override a setting.")] = None,
@@ -165,6 +174,8 @@ def finetune(
         seed=seed,
         test=test,
         split_seed=split_seed,
+        fold=fold,
+        folds=folds,
         cases=cases,
         config=config,
         set=set or (),

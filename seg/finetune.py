@@ -18,15 +18,19 @@ from ..data.splits import Split
 from ..data.store import Store
 from . import run
 from .checkpoint import CheckpointInfo, check_version, load
-from .engine.loop import Observer, train
+from .deep_supervision import Heads
+from .engine.loop import Observer, train, whole
 from .engine.schedules import ScheduleName, resolved_schedule
-from .few_labels import steps_for
+from .few_labels import how_chosen, steps_for
 from .guard import patches_of
 from .handoff import hand_over
 from .keeping import KeepConfig, Keeper, check_encoder
+from .losses import LossConfig
 from .model_card import write_card
+from .networks.network import Network
 from .networks.registry import architecture_for, build
 from .predict import kind_of
+from .snapshots import Snapshots, seen_in_training, write_picture
 from .source import Source
 from .supervised import Supervised
 from .training import (
@@ -40,7 +44,7 @@ from .training import (
 )
 from .transfer import EXPECTED_SHARE
 from .transfer_report import Choice, TransferReport
-from .validation import Validator
+from .validation import PatchValidator, Validator
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +61,12 @@ class FinetuneConfig(TrainingConfig):
     Steps and warm-up that are not set follow from the number of labelled volumes (`few_labels.py`); a
     schedule "auto" is "standard" from scratch, `PRETRAINED_SCHEDULE` from a checkpoint.
 
+    `loss` is what is minimised. `deep_supervision` asks coarser levels of the decoder for the labels too
+    (`deep_supervision.py`): with it 200 steps on four labels learned no less, in no more time. Between whole
+    validations, patches of the validation cases are scored every `validate_patches_every` steps (None:
+    never); no checkpoint is chosen by these. With `pictures` the run keeps slices of a case with outlines
+    (`snapshots.py`).
+
     `load` chooses what is taken of pretrained weights: "encoder", "decoder", "both", or a list of parts and
     blocks such as "encoder.0". Less than `expected_share` of it that fits is an error. `accept_mismatch` goes
     on where the volumes of the pretraining were prepared otherwise. `keep` holds the network to what was
@@ -64,6 +74,10 @@ class FinetuneConfig(TrainingConfig):
     """
 
     patches: PatchConfig = PatchConfig()
+    loss: LossConfig = LossConfig()
+    deep_supervision: bool = True
+    validate_patches_every: Annotated[int, Field(ge=1)] | None = None
+    pictures: bool = True
     load: Choice = "both"
     expected_share: Annotated[float, Field(ge=0, le=1)] = EXPECTED_SHARE
     accept_mismatch: bool = False
@@ -161,12 +175,21 @@ def finetune(
     device = choose_device(config.device)
     network.to(device)
     keeper = Keeper(network, _transferred(report), config.keep) if report and config.keep.used else None
-    task = Supervised(network, kind_of(plan), keeper)
+    heads = None
+    if config.deep_supervision:
+        channels = info.architecture.in_channels
+        heads = Heads(network, channels, plan.training.patch, config.seed).to(device)
+    task = Supervised(network, kind_of(plan), keeper, loss=config.loss, heads=heads)
     sampler = PatchSampler(
         store, split.train, plan.training.patch, plan.training.batch, config.patches, config.seed
     )
     say(estimate(task, network, sampler.batch(0), config).line())
-    validator = Validator(store, split.validation, plan, network) if split.validation else None
+    say(how_chosen(len(split.train), len(split.validation), whole(config.steps)))
+    validator = glance = None
+    if split.validation:
+        validator = Validator(store, split.validation, plan, network)
+        glance = PatchValidator(store, split.validation, plan, network, config.seed)
+        observer = Snapshots(out, plan, validator, observer) if config.pictures else observer
     scores = train(
         task,
         network,
@@ -175,8 +198,13 @@ def finetune(
         config,
         describe=partial(described, network, info, patches),
         validate=validator,
+        glance=glance,
+        glance_every=config.validate_patches_every,
         observer=observer,
     )
+    if validator is None and config.pictures:
+        seen = seen_in_training(store, split.train, plan, _result(network, out), config.seed)
+        write_picture(out, plan, seen, "training case", whole(config.steps))
     write_card(out)
     return Finetuned(path=out, scores=scores)
 
@@ -206,6 +234,12 @@ def about_weights(config: FinetuneConfig) -> list[str]:
     usual = FinetuneConfig()
     chosen = [name for name in ABOUT_LOADING if getattr(config, name) != getattr(usual, name)]
     return [*chosen, *(["keep"] if config.keep.used else [])]
+
+
+def _result(network: Network, run: Path) -> Network:
+    """The network with the weights that the run is used with."""
+    network.load_state_dict(load(run).tensors)
+    return network
 
 
 def _transferred(report: TransferReport) -> set[str]:

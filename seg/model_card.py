@@ -6,6 +6,7 @@ from pathlib import Path
 from ..data.atomic import write_text
 from ..data.labels import LabelTable
 from .checkpoint import CheckpointInfo, load
+from .few_labels import how_chosen
 
 _TRANSFER = "transfer.json"
 
@@ -51,8 +52,10 @@ def _output(info: CheckpointInfo) -> str:
 
 
 def _training(run: Path, info: CheckpointInfo) -> list[str]:
+    chosen = how_chosen(len(info.trained_on), len(info.validated_on), info.steps)
     return [
         f"- This card is of the checkpoint after {info.steps} steps (seed {info.seed}).",
+        *([f"- {chosen[0].upper()}{chosen[1:]}."] if _predicts(info) else []),
         f"- The loss reached: {', '.join(info.trained)}.",
         f"- Data: {len(info.trained_on)} training and {len(info.validated_on)} validation volumes, known by "
         "hash only.",

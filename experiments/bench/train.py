@@ -4,7 +4,7 @@ from functools import partial
 
 import torch
 
-from ...seg.losses import dice_cross_entropy
+from ...seg.losses import segmentation_loss
 from ...seg.networks.registry import Architecture, architecture_for, build
 from .figure import Figure, measured
 from .nuclei import nuclei_store, patch_sampler
@@ -16,7 +16,7 @@ def train_figures(runs: int) -> list[Figure]:
         architecture, batch = architecture_for(store.plan), patch_sampler(store).batch(0)
 
     def step(network: torch.nn.Module, _: int) -> None:
-        loss, _logs = dice_cross_entropy(network(batch.images), batch.labels.long())
+        loss, _logs = segmentation_loss(network(batch.images), batch.labels)
         loss.backward()
 
     ours, theirs = build(architecture, seed=0), _dynunet(architecture)

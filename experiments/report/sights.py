@@ -11,10 +11,11 @@ from ...data.reading import read_image
 from ...seg.checkpoint import Checkpoint, load
 from ...seg.label_files import read_label
 from ...seg.networks.registry import build
+from ...seg.outlines import Segmented, outline_grid
 from ...ssl.embeddings import embed
 from ..comparison import Cell
 from ..paired_tests import case_means
-from ..pictures import Segmented, embedding_map, outline_grid
+from ..pictures import embedding_map
 from ..results import Results
 from .report import Picture
 

@@ -107,6 +107,8 @@ def train(
     after_step: Callable[[int], None] | None = None,
     validate: Callable[[], dict[str, float]] | None = None,
     validation: str = "validation",
+    glance: Callable[[], dict[str, float]] | None = None,
+    glance_every: int | None = None,
     observer: Observer | None = None,
 ) -> dict[str, float]:
     """Trains to the last step, from the run's last checkpoint if it has one; returns the last scores.
@@ -122,6 +124,7 @@ def train(
         after_step: called with the step (from 0) after each update of the weights.
         validate: scores of the network now; "score" is what best checkpoints are chosen by.
         validation: what the recorded names of these scores begin with.
+        glance: cheap scores, recorded under "patches" every `glance_every` steps; nothing is chosen by them.
         observer: is told of every step and validation.
 
     Raises:
@@ -168,6 +171,8 @@ def train(
             if observer is not None:
                 observer.step(counters.step, steps, loss)
 
+            if glance is not None and glance_every and counters.step % glance_every == 0:
+                tracker.log(step, {f"patches/{name}": value for name, value in glance().items()})
             last = counters.step == steps
             if validate is not None and (last or counters.step % whole(config.validate_every) == 0):
                 scores = validate()

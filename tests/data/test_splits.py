@@ -4,7 +4,7 @@ import random
 
 import pytest
 from fewvox.data.errors import UserError
-from fewvox.data.splits import MIN_LABELS_TO_VALIDATE, few_labels, split, without_subjects_of
+from fewvox.data.splits import MIN_LABELS_TO_VALIDATE, few_labels, folds, split, without_subjects_of
 from fewvox.data.store import StoredCase
 from hypothesis import given
 from hypothesis import strategies as st
@@ -131,3 +131,63 @@ def test_more_labels_than_subjects_are_refused():
 def test_a_test_set_that_leaves_nothing_is_refused():
     with pytest.raises(UserError, match="--test 2"):
         split(cases_of(0, 1), test=2, labelled=1, seed=0)
+
+
+@given(numbers, st.integers(2, 6), st.integers(0, 3), seeds)
+def test_over_all_folds_each_label_validates_once_with_its_subject(numbers, count, test, seed):
+    cases = cases_of(*numbers)
+    given = {"test": test, "labelled": None, "seed": 0, "split_seed": seed}
+    try:
+        made = [split(cases, fold=(number, count), **given) for number in range(count)]
+    except UserError:  # too few subjects for that test set, or for a fold each
+        assert len(set(numbers)) < max(test, 1) + count
+        return
+    validated = [case for one in made for case in one.validation]
+    assert len({one.test for one in made}) == 1
+    assert sorted((*validated, *made[0].test)) == sorted(case.id for case in cases)
+    for one in made:
+        sides = [subjects_of(cases, side) for side in (one.train, one.validation, one.test)]
+        assert sum(map(len, sides)) == len(set(numbers))
+        assert one.train
+        assert one.validation
+
+
+def test_few_labels_validate_where_folds_are_asked_for():
+    for seed in range(5):
+        made = [split(COHORT, test=4, labelled=3, seed=seed, fold=(number, 3)) for number in range(3)]
+        known = {case for one in made for case in (*one.train, *one.validation)}
+        assert known == set(split(COHORT, test=4, labelled=3, seed=seed).train)
+        assert [len(one.validation) for one in made] == [1, 1, 1]
+
+
+def test_the_folds_of_all_labels_are_the_same_for_every_seed():
+    made = [split(COHORT, test=4, labelled=None, seed=seed, fold=(1, 5)) for seed in (0, 7)]
+    assert made[0] == made[1]
+    other = split(COHORT, test=4, labelled=None, seed=0, split_seed=1, fold=(1, 5))
+    assert other.validation != made[0].validation
+
+
+@given(st.randoms(use_true_random=False))
+def test_folds_do_not_depend_on_the_order_of_cases(order):
+    shuffled = list(COHORT)
+    order.shuffle(shuffled)
+    assert folds(shuffled, 5, 3) == folds(COHORT, 5, 3)
+
+
+@pytest.mark.parametrize(
+    ("fold", "told"),
+    [
+        ((0, 4), "--folds 4: 3 subjects .* Ask for 2 to 3 folds"),
+        ((0, 1), "--folds 1: 3 subjects"),
+        ((3, 3), "--fold 3: there are 3 folds.*from 0 to 2"),
+        ((-1, 3), "--fold -1"),
+    ],
+)
+def test_a_fold_that_cannot_be_is_refused(fold, told):
+    with pytest.raises(UserError, match=f"(?s){told}"):
+        split(COHORT, test=0, labelled=3, seed=0, fold=fold)
+
+
+def test_a_single_subject_has_no_folds():
+    with pytest.raises(UserError, match="Label more subjects"):
+        split(cases_of(0, 0, 0), test=0, labelled=None, seed=0, fold=(0, 2))

@@ -1,5 +1,7 @@
 """The commands as functions go from files to a run."""
 
+import json
+
 import numpy as np
 import pytest
 from fewvox.data.errors import UserError
@@ -86,3 +88,19 @@ def test_what_is_said_of_weights_that_are_forgotten_is_no_training_from_scratch(
         with pytest.raises(UserError, match=told):
             api.finetune(tiny_store.path, tmp_path / "run", **given)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_fold_of_few_labels_validates(tiny_store, tmp_path, capsys):
+    given = {"labelled": 4, "test": 2, "set": ["steps=1", "width=4", "patch=[8, 16, 8]", "device=cpu"]}
+    run = api.finetune(tiny_store.path, tmp_path / "run", fold=1, folds=2, **given)
+    lists = json.loads((run.path / "split.json").read_text())
+    assert [len(lists[side]) for side in ("train", "validation", "test")] == [2, 2, 2]
+    told = capsys.readouterr().out
+    assert "fold 1 of 2: 2 training, 2 validation, 2 test cases" in told
+    assert "chosen: best of validation on 2 cases" in told
+    with pytest.raises(UserError, match="--folds 5: 4 subjects"):
+        api.finetune(tiny_store.path, tmp_path / "five", fold=0, **given)
+    with pytest.raises(UserError, match="Give --fold 0, and run again up to --fold 1"):
+        api.finetune(tiny_store.path, tmp_path / "none", folds=2, **given)
+    with pytest.raises(UserError, match="--labelled, --test or --fold beside it"):
+        api.finetune(tiny_store.path, tmp_path / "cases", fold=0, cases=run.path / "split.json")

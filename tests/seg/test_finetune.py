@@ -15,7 +15,8 @@ from fewvox.data.plan import make_plan as plan_for
 from fewvox.data.prepare import prepare
 from fewvox.data.scan import scan
 from fewvox.data.settings import load_mapping, read_yaml
-from fewvox.data.splits import Split
+from fewvox.data.splits import Split, split
+from fewvox.data.store import Store
 from fewvox.seg import checkpoint
 from fewvox.seg.engine.optimisers import SHORT_TRAINING, OptimiserConfig, resolved
 from fewvox.seg.engine.schedules import ScheduleConfig
@@ -29,9 +30,12 @@ from fewvox.seg.finetune import (
     resolved_config,
 )
 from fewvox.seg.keeping import KeepConfig
+from fewvox.seg.losses import LossConfig
+from fewvox.seg.networks.registry import build
 from fewvox.seg.run import RunError
 from fewvox.seg.source import source_of
 from fewvox.seg.training import flip_probability, planned
+from fewvox.seg.validation import PatchValidator
 
 TRAIN, VALIDATION, TEST = ("c00", "c01", "c02"), ("c03",), ("c04",)
 SPLIT = Split(train=TRAIN, validation=(), test=TEST)
@@ -57,7 +61,7 @@ def test_a_run_has_all_its_files(finished):
     names = {path.name for path in made.path.iterdir()}
     assert names == {
         "config.yaml", "plan.yaml", "split.json", "environment.json", "metrics.jsonl", "tensorboard",
-        "checkpoints", "README.md"
+        "checkpoints", "pictures", "README.md"
     }  # fmt: skip
     assert list((made.path / "tensorboard").iterdir())
     assert "estimate: " in told[0]
@@ -67,14 +71,94 @@ def test_a_run_has_all_its_files(finished):
 
 def test_the_configuration_in_a_run_has_nothing_left_open(finished):
     text = (finished[0].path / "config.yaml").read_text()
-    # no further checkpoint is to stay
-    assert "null" not in text.replace("keep_every: null", "")
+    # no further checkpoint is to stay, and no patches are looked at between validations
+    assert "null" not in text.replace("keep_every: null", "").replace("validate_patches_every: null", "")
     assert "auto" not in text
     values = load_mapping(finished[0].path / "config.yaml")
     assert values["optimizer"]["name"] == "adamw"
     assert (values["patch"], values["width"], values["batch"]) == ([8, 16, 8], 4, 2)
     assert values["validate_every"] == 50
     assert read_yaml(finished[0].path / "config.yaml", FinetuneConfig).device == "cpu"
+
+
+def test_what_the_result_is_chosen_by_is_told_before_and_after(tiny_store, finished, tmp_path):
+    made, told = finished
+    assert told[-1] == "chosen: best of validation on 1 case"
+    assert "- Chosen: best of validation on 1 case.\n" in (made.path / "README.md").read_text()
+    told = []
+    last = finetune(tiny_store, SPLIT, tmp_path / "run", replace(CONFIG, steps=1), announce=told.append)
+    assert told[-1] == "chosen: last weights after 1 steps, no validation: 3 labels are fewer than 8"
+    assert told[-1].removeprefix("chosen: ") in (last.path / "README.md").read_text()
+    for path, step in ((made.path, 3), (last.path, 1)):
+        assert [picture.name for picture in (path / "pictures").iterdir()] == [f"step_{step}.png"]
+
+
+def test_no_label_is_opened_that_the_run_was_not_given(tiny_store, tmp_path, monkeypatch):
+    """Neither to train, validate or draw, nor to compare images with the pretraining's, nor for the card."""
+    opened = set()
+    for name in ("label", "foreground"):
+        read = getattr(Store, name)
+        monkeypatch.setattr(
+            Store, name, lambda store, case, read=read: (opened.add(case), read(store, case))[1]
+        )
+    for labelled, fold in ((2, None), (2, (1, 2)), (8, None)):
+        chosen = split(tiny_store.annotated, test=2, labelled=labelled, seed=0, fold=fold)
+        config = replace(CONFIG, steps=2, validate_patches_every=1, deep_supervision=True)
+        opened.clear()
+        finetune(tiny_store, chosen, tmp_path / f"{labelled}{fold}", config)
+        assert {*chosen.validation} < opened <= {*chosen.train, *chosen.validation}
+
+
+def test_pictures_can_be_left_out(tiny_store, tmp_path):
+    for name, validation in (("with", VALIDATION), ("without", ())):
+        config = replace(CONFIG, steps=1, pictures=False)
+        run = finetune(tiny_store, replace(SPLIT, validation=validation), tmp_path / name, config).path
+        assert not (run / "pictures").exists()
+
+
+def test_patches_are_looked_at_between_validations_and_choose_nothing(tiny_store, tmp_path, monkeypatch):
+    # were they to choose, the first weights would be the best
+    falling = iter((0.9, 0.8, 0.7))
+    monkeypatch.setattr(PatchValidator, "__call__", lambda _: {"score": next(falling), "dice": 0.5})
+    config = replace(CONFIG, steps=6, validate_every=6, validate_patches_every=2, checkpoint_every=2)
+    made = finetune(tiny_store, replace(SPLIT, validation=VALIDATION), tmp_path / "run", config)
+    lines = [line for line in read_metrics(made.path) if "patches/dice" in line]
+    assert [(line["step"], line["patches/dice"]) for line in lines] == [(1, 0.5), (3, 0.5), (5, 0.5)]
+    assert checkpoint.load(made.path, "best").info.steps == 6
+
+
+def test_the_loss_is_the_one_that_was_chosen(tiny_store, tmp_path):
+    config = replace(CONFIG, steps=1, loss=LossConfig(name="tversky_ce", weights=(2.0, 1.0)))
+    (line,) = read_metrics(finetune(tiny_store, SPLIT, tmp_path / "run", config).path)
+    assert line["loss"] == pytest.approx(2 * line["loss/tversky"] + line["loss/cross_entropy"])
+
+
+@pytest.fixture
+def deep_store(tiny_store):
+    """The same store with a plan of three poolings, so that a level between the first and last has a head."""
+    store = copy.copy(tiny_store)
+    training = replace(store.plan.training, strides=((2, 2, 2),) * 3, patch=(8, 16, 8))
+    store.plan = replace(store.plan, training=training)
+    return store
+
+
+def test_a_training_with_deep_supervision_is_continued_bit_for_bit(deep_store, tmp_path):
+    config = replace(CONFIG, steps=4, checkpoint_every=1, deep_supervision=True)
+    whole = finetune(deep_store, SPLIT, tmp_path / "whole", config).path
+    with pytest.raises(Stopped):
+        finetune(deep_store, SPLIT, tmp_path / "killed", config, observer=StopAt(2))
+    killed = finetune(deep_store, SPLIT, tmp_path / "killed", config, resume=True).path
+    expected, found = (checkpoint.load_training(path) for path in (whole, killed))
+    assert all(torch.equal(found[0].tensors[name], tensor) for name, tensor in expected[0].tensors.items())
+    assert all(torch.equal(found[1]["task"][name], tensor) for name, tensor in expected[1]["task"].items())
+    assert set(expected[1]["task"]) == {"heads.heads.0.weight", "heads.heads.0.bias"}
+    assert read_metrics(killed) == read_metrics(whole)
+    # what predicts is the network alone, which began as it does without
+    assert expected[0].tensors.keys() == build(expected[0].info.architecture).state_dict().keys()
+    plain = finetune(deep_store, SPLIT, tmp_path / "plain", replace(config, steps=1, deep_supervision=False))
+    first = read_metrics(plain.path)[0]
+    assert read_metrics(whole)[0]["loss/dice"] == first["loss/dice"]
+    assert read_metrics(whole)[0]["loss"] != first["loss"]
 
 
 def test_the_checkpoint_knows_the_data_by_hash_alone(finished, tiny_store):

@@ -37,6 +37,14 @@ def test_a_pretrained_network_is_not_offered_for_prediction(make_run):
     assert "fewvox predict" not in text
 
 
+def test_a_card_tells_how_its_weights_were_chosen(make_run):
+    last = card(make_run("last"))
+    assert "- Chosen: last weights after 7 steps, no validation: 1 label is fewer than 8.\n" in last
+    best = card(make_run("best", validated_on=("b" * 64, "c" * 64)))
+    assert "- Chosen: best of validation on 2 cases.\n" in best
+    assert "Chosen" not in card(make_run("pretrained", method="mae", trained=("encoder",)))
+
+
 def test_where_a_run_began_is_told(make_run):
     run = make_run(inherited=("c" * 64,))
     (run / "transfer.json").write_text(json.dumps({"source": "mae, 500 steps", "source_hash": "d" * 64}))
