@@ -20,6 +20,7 @@ from . import run
 from .checkpoint import CheckpointInfo, check_version, load
 from .engine.loop import Observer, train
 from .engine.schedules import ScheduleName, resolved_schedule
+from .engine.stopping import stoppable
 from .few_labels import steps_for
 from .guard import patches_of
 from .handoff import hand_over
@@ -31,12 +32,16 @@ from .source import Source
 from .supervised import Supervised
 from .training import (
     TrainingConfig,
+    accelerated,
+    check_early_stop,
     choose_device,
     described,
     estimate,
+    extended,
     planned,
     resolved_training,
     with_flips,
+    within_memory,
 )
 from .transfer import EXPECTED_SHARE
 from .transfer_report import Choice, TransferReport
@@ -78,6 +83,7 @@ class Finetuned:
     scores: dict[str, float]
 
 
+@stoppable
 def finetune(
     store: Store,
     split: Split,
@@ -86,6 +92,7 @@ def finetune(
     *,
     pretrained: Source | None = None,
     resume: bool = False,
+    extend: bool = False,
     observer: Observer | None = None,
     announce: Callable[[str], None] | None = None,
 ) -> Finetuned:
@@ -100,10 +107,11 @@ def finetune(
         config: settings; the defaults when None.
         pretrained: weights to start from; None is the supervised baseline.
         resume: continue from the run's last checkpoint.
+        extend: the same, with more steps than the run had.
         observer: is told of steps and validations.
         announce: is given what the user should read before training starts.
     """
-    out, say = Path(out), announce or log.info
+    out, say, resume = Path(out), announce or log.info, resume or extend
     if resume:
         # before its settings are compared: an older version had others
         check_version(out)
@@ -113,7 +121,9 @@ def finetune(
     if pretrained is not None and config.network is None:
         config = replace(config, network=pretrained.architecture.name)
     labels = len(split.train) + len(split.validation)
-    config = resolved_config(config, plan, labels, pretrained=pretrained is not None)
+    resolve = partial(resolved_config, plan=plan, labels=labels, pretrained=pretrained is not None)
+    config = run.continued(out, config, resolve) if resume else resolve(config)
+    check_early_stop(config, validated=bool(split.validation))
     _check_unseen(store, split, pretrained)
     store.check([*split.train, *split.validation])
     ids = {"train": list(split.train), "validation": list(split.validation), "test": list(split.test)}
@@ -151,9 +161,11 @@ def finetune(
         )
         report = check_encoder(report, config.keep, config.schedule)
     if resume:
-        run.check_resumable(out, config, ids, report)
+        run.check_resumable(out, config, ids, report, extend=extend)
         if run.has_checkpoint(out):
             run.check_same_data(out, load(out, "last").info, info)
+        if extend:
+            say(extended(out, network, config))
     else:
         run.start(out, config, plan, ids, report, store.records)
     if report is not None:
@@ -161,22 +173,24 @@ def finetune(
     device = choose_device(config.device)
     network.to(device)
     keeper = Keeper(network, _transferred(report), config.keep) if report and config.keep.used else None
-    task = Supervised(network, kind_of(plan), keeper)
+    task = accelerated(Supervised(network, kind_of(plan), keeper), network, config)
     sampler = PatchSampler(
         store, split.train, plan.training.patch, plan.training.batch, config.patches, config.seed
     )
     say(estimate(task, network, sampler.batch(0), config).line())
     validator = Validator(store, split.validation, plan, network) if split.validation else None
-    scores = train(
-        task,
-        network,
-        partial(sampler.batches, workers=config.workers or 0, device=device),
-        out,
-        config,
-        describe=partial(described, network, info, patches),
-        validate=validator,
-        observer=observer,
-    )
+    with within_memory(network, config):
+        scores = train(
+            task,
+            network,
+            partial(sampler.batches, workers=config.workers or 0, device=device),
+            out,
+            config,
+            describe=partial(described, network, info, patches),
+            validate=validator,
+            observer=observer,
+            seed=config.seed,
+        )
     write_card(out)
     return Finetuned(path=out, scores=scores)
 

@@ -4,7 +4,7 @@ from torch import nn
 
 from ..data.labels import LabelKind
 from ..data.loader import PatchBatch
-from .engine.loop import StepResult
+from .engine.step import StepResult
 from .keeping import Keeper
 from .losses import dice_cross_entropy, overlapping_dice_cross_entropy
 from .networks.network import Network

@@ -10,9 +10,11 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 from fewvox.seg import checkpoint, checkpoint_reading
-from fewvox.seg.engine.loop import Interrupted, LoopConfig, StepResult, TrainingError, train
+from fewvox.seg.engine.loop import LoopConfig, TrainingError, train
 from fewvox.seg.engine.optimisers import OptimiserConfig
 from fewvox.seg.engine.schedules import ScheduleConfig, lr_factor, resolved_schedule
+from fewvox.seg.engine.step import StepResult
+from fewvox.seg.engine.stopping import Interrupted
 from fewvox.seg.engine.tracking import read_metrics
 from torch import nn
 
