@@ -195,10 +195,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def accelerated(task: nn.Module, network: Network, config: TrainingConfig) -> nn.Module:
-    """The task, computing as a resolved configuration says.
-
-    Raises UserError where its network cannot recompute what it did not keep.
-    """
+    """The task, which computes as a resolved configuration says; see `accelerate`."""
     accelerate(
         task,
         network,

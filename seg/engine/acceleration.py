@@ -5,6 +5,8 @@ from importlib.util import find_spec
 import torch
 from torch import nn
 
+from ...data.errors import UserError
+
 
 def has_compiler(device: torch.device) -> bool:
     """Whether torch can compile for a GPU here: it needs Triton. On a CPU it is not done by default."""
@@ -23,7 +25,17 @@ def accelerate(
             arXiv:1604.06174); the network says of which blocks.
         compiled: by `torch.compile`; the first steps take longer.
         channels_last: the layout of features in memory.
+
+    Raises:
+        UserError: the network has no such blocks.
     """
+    if checkpointing and not hasattr(network, "checkpointing"):
+        raise UserError(
+            "checkpointing=true",
+            found="a network that keeps all of its activations",
+            rule="A network says itself which of its blocks are computed again",
+            remedy="Leave it out, or choose another network",
+        )
     if checkpointing:
         network.checkpointing = True  # type: ignore[assignment]
     if channels_last:
