@@ -192,6 +192,7 @@ def finetune(
     mapping: str | Path | None = None,
     accept_mismatch: bool = False,
     resume: bool = False,
+    extend: bool = False,
 ) -> Finetuned:
     """Trains a network on labels: from scratch (the supervised baseline) or from `pretrained`.
 
@@ -212,6 +213,7 @@ def finetune(
         mapping: YAML file that tells what the names of a state dict mean.
         accept_mismatch: fine-tune though the volumes of the pretraining were prepared otherwise.
         resume: continue the run from its last checkpoint.
+        extend: the same, with more steps than the run had.
     """
     opened = Store.open(store)
     settled = _finetune_config(config, set, seed=seed, accept_mismatch=accept_mismatch or None)
@@ -261,6 +263,7 @@ def finetune(
             settled,
             pretrained=open_source(pretrained, mapping) if pretrained is not None else None,
             resume=resume,
+            extend=extend,
             observer=TrainingDisplay(shown),
             announce=_say,
         )
@@ -333,6 +336,7 @@ def pretrain(
     config: str | Path | None = None,
     set: Sequence[str] = (),
     resume: bool = False,
+    extend: bool = False,
 ) -> Pretrained:
     """Trains a network on a store's volumes without their labels, by a pretext method.
 
@@ -346,6 +350,7 @@ def pretrain(
         config: YAML file of settings (PretrainConfig).
         set: overrides such as "steps=2000" or "options.margin=0.3".
         resume: continue the run from its last checkpoint.
+        extend: the same, with more steps than the run had.
     """
     opened = Store.open(store)
     settled = configuration(PretrainConfig, config, set, method=method)
@@ -378,6 +383,7 @@ def pretrain(
             settled,
             held_out=held_out,
             resume=resume,
+            extend=extend,
             observer=TrainingDisplay(shown, "embeddings"),
             announce=_say,
         )

@@ -22,8 +22,13 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-# what a shell reports for a program that a signal ended
+# what a shell reports for a program that a signal ended: 130 for SIGINT, 143 for SIGTERM
 _SIGNAL_EXIT = 128
+# by whether there is something to go on from
+_GO_ON = {
+    True: "continue with --resume (compare: the same line again)",
+    False: "run the same line again, with --resume where the run's folder has a config.yaml",
+}
 
 
 def _show_version(wanted: bool) -> None:
@@ -48,6 +53,10 @@ Mapping = Annotated[
 ]
 AcceptMismatch = Annotated[
     bool, typer.Option("--accept-mismatch", help="Go on though its volumes were prepared otherwise.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")]
+Extend = Annotated[
+    bool, typer.Option("--extend", help="The same, with more steps than the run had: --set steps=N.")
 ]
 JsonFile = Annotated[Path | None, typer.Option(help="Write everything to this file as well.")]
 
@@ -162,7 +171,8 @@ def finetune(
     set: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Override a setting.")] = None,
     mapping: Mapping = None,
     accept_mismatch: AcceptMismatch = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")] = False,
+    resume: Resume = False,
+    extend: Extend = False,
 ) -> None:
     """Train on labels; without --pretrained this is the supervised baseline."""
     from . import api
@@ -183,6 +193,7 @@ def finetune(
         mapping=mapping,
         accept_mismatch=accept_mismatch,
         resume=resume,
+        extend=extend,
     )
     console.print(f"run: {escape(str(run.path))}", highlight=False, soft_wrap=True)
 
@@ -237,7 +248,8 @@ def pretrain(
     cases: Annotated[Path | None, typer.Option(help="Leave out the test cases of this split.json.")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings.")] = None,
     set: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Override a setting.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")] = False,
+    resume: Resume = False,
+    extend: Extend = False,
 ) -> None:
     """Train on volumes without their labels; `finetune --pretrained` goes on from the result."""
     from . import api
@@ -252,6 +264,7 @@ def pretrain(
         config=config,
         set=set or (),
         resume=resume,
+        extend=extend,
     )
     console.print(f"run: {escape(str(run.path))}", highlight=False, soft_wrap=True)
 
@@ -465,7 +478,7 @@ def _show_problem(problem: Problem) -> None:
 def main() -> None:
     """The program `fewvox`: errors that a user can act on are told in words, with exit status 1."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    from ..seg.engine.loop import Interrupted
+    from ..seg.engine.stopping import Interrupted
 
     try:
         app()
@@ -479,5 +492,5 @@ def main() -> None:
         errors.print(f"[red]error[/] {told}. {advice}.", highlight=False, soft_wrap=True)
         sys.exit(1)
     except Interrupted as stop:
-        console.print(f"{stop}; continue with --resume (compare: the same line again)", highlight=False)
+        console.print(f"{stop}; {_GO_ON[stop.step is not None]}", highlight=False, soft_wrap=True)
         sys.exit(_SIGNAL_EXIT + stop.signal_number)

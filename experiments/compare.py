@@ -327,7 +327,7 @@ class Bench:
         if cell.labels is None:
             run = self.folder("pretraining", cell)
             steps = pretrain_config(self.config, cell.arm, cell.seed).steps or pretraining.STEPS
-            return runs.has_checkpoint(run) and load(run, "last").info.steps == steps
+            return runs.is_finished(run, steps)
         file = self.score_file(cell)
         scored = file.is_file() and read_json(file, CellScores).key == self.key(cell)
         if self.is_foreign(cell) or not scored:

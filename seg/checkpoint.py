@@ -241,7 +241,9 @@ def _read_best(run: Path, best: str) -> Checkpoint:
 def _found_again(run: Path) -> dict[str, Any]:
     last = _newest_whole(run, _newest_first(run), lambda folder: read(folder / WEIGHTS))
     index: dict[str, Any] = {"last": last.path.parent.name}
-    scores = {f.path.parent.name: f.info.scores["score"] for f in _whole(run) if "score" in f.info.scores}
+    told = {f.path.parent.name: f.info.scores for f in _whole(run) if "score" in f.info.scores}
+    # runs from before scores were smoothed have none
+    scores = {name: scored.get("smoothed_score", scored["score"]) for name, scored in told.items()}
     if scores:
         best = max(scores, key=lambda name: scores[name])
         index |= {"best": best, "best_score": scores[best]}

@@ -21,6 +21,7 @@ from .checkpoint import CheckpointInfo, check_version, load
 from .deep_supervision import Heads
 from .engine.loop import Observer, train, whole
 from .engine.schedules import ScheduleName, resolved_schedule
+from .engine.stopping import stoppable
 from .few_labels import how_chosen, steps_for
 from .guard import patches_of
 from .handoff import hand_over
@@ -35,12 +36,16 @@ from .source import Source
 from .supervised import Supervised
 from .training import (
     TrainingConfig,
+    accelerated,
+    check_early_stop,
     choose_device,
     described,
     estimate,
+    extended,
     planned,
     resolved_training,
     with_flips,
+    within_memory,
 )
 from .transfer import EXPECTED_SHARE
 from .transfer_report import Choice, TransferReport
@@ -92,6 +97,7 @@ class Finetuned:
     scores: dict[str, float]
 
 
+@stoppable
 def finetune(
     store: Store,
     split: Split,
@@ -100,6 +106,7 @@ def finetune(
     *,
     pretrained: Source | None = None,
     resume: bool = False,
+    extend: bool = False,
     observer: Observer | None = None,
     announce: Callable[[str], None] | None = None,
 ) -> Finetuned:
@@ -114,10 +121,11 @@ def finetune(
         config: settings; the defaults when None.
         pretrained: weights to start from; None is the supervised baseline.
         resume: continue from the run's last checkpoint.
+        extend: the same, with more steps than the run had.
         observer: is told of steps and validations.
         announce: is given what the user should read before training starts.
     """
-    out, say = Path(out), announce or log.info
+    out, say, resume = Path(out), announce or log.info, resume or extend
     if resume:
         # before its settings are compared: an older version had others
         check_version(out)
@@ -127,7 +135,9 @@ def finetune(
     if pretrained is not None and config.network is None:
         config = replace(config, network=pretrained.architecture.name)
     labels = len(split.train) + len(split.validation)
-    config = resolved_config(config, plan, labels, pretrained=pretrained is not None)
+    resolve = partial(resolved_config, plan=plan, labels=labels, pretrained=pretrained is not None)
+    config = run.continued(out, config, resolve) if resume else resolve(config)
+    check_early_stop(config, validated=bool(split.validation))
     _check_unseen(store, split, pretrained)
     store.check([*split.train, *split.validation])
     ids = {"train": list(split.train), "validation": list(split.validation), "test": list(split.test)}
@@ -165,9 +175,11 @@ def finetune(
         )
         report = check_encoder(report, config.keep, config.schedule)
     if resume:
-        run.check_resumable(out, config, ids, report)
+        run.check_resumable(out, config, ids, report, extend=extend)
         if run.has_checkpoint(out):
             run.check_same_data(out, load(out, "last").info, info)
+        if extend:
+            say(extended(out, network, config))
     else:
         run.start(out, config, plan, ids, report, store.records)
     if report is not None:
@@ -180,6 +192,7 @@ def finetune(
         channels = info.architecture.in_channels
         heads = Heads(network, channels, plan.training.patch, config.seed).to(device)
     task = Supervised(network, kind_of(plan), keeper, loss=config.loss, heads=heads)
+    task = accelerated(task, network, config)
     sampler = PatchSampler(
         store, split.train, plan.training.patch, plan.training.batch, config.patches, config.seed
     )
@@ -190,18 +203,20 @@ def finetune(
         validator = Validator(store, split.validation, plan, network)
         glance = PatchValidator(store, split.validation, plan, network, config.seed)
         observer = Snapshots(out, plan, validator, observer) if config.pictures else observer
-    scores = train(
-        task,
-        network,
-        partial(sampler.batches, workers=config.workers or 0, device=device),
-        out,
-        config,
-        describe=partial(described, network, info, patches),
-        validate=validator,
-        glance=glance,
-        glance_every=config.validate_patches_every,
-        observer=observer,
-    )
+    with within_memory(network, config):
+        scores = train(
+            task,
+            network,
+            partial(sampler.batches, workers=config.workers or 0, device=device),
+            out,
+            config,
+            describe=partial(described, network, info, patches),
+            validate=validator,
+            glance=glance,
+            glance_every=config.validate_patches_every,
+            observer=observer,
+            seed=config.seed,
+        )
     if validator is None and config.pictures:
         seen = seen_in_training(store, split.train, plan, _result(network, out), config.seed)
         write_picture(out, plan, seen, "training case", whole(config.steps))

@@ -13,10 +13,11 @@ _TRANSFER = "transfer.json"
 
 def write_card(run: Path, info: CheckpointInfo | None = None) -> None:
     """Writes RUN/README.md of a checkpoint; of the one that predictions will use when `info` is None."""
+    last = info or load(run, "last").info
     info = info or load(run).info
     sections = {
         f"A {info.architecture.name} trained by fewvox ({info.method})": _what_it_is(info),
-        "Training": _training(run, info),
+        "Training": _training(run, info, last),
         "Scores": _scores(info),
         "Use": _use(info),
         "Made with": [f"- {name}: {value}" for name, value in info.environment.items()] or ["Not recorded."],
@@ -51,11 +52,13 @@ def _output(info: CheckpointInfo) -> str:
     return f"label values {labels.values}"
 
 
-def _training(run: Path, info: CheckpointInfo) -> list[str]:
+def _training(run: Path, info: CheckpointInfo, last: CheckpointInfo) -> list[str]:
     chosen = how_chosen(len(info.trained_on), len(info.validated_on), info.steps)
+    early = [f"- It was stopped early, after {last.steps} steps: the score got no better."]
     return [
         f"- This card is of the checkpoint after {info.steps} steps (seed {info.seed}).",
         *([f"- {chosen[0].upper()}{chosen[1:]}."] if _predicts(info) else []),
+        *(early if last.stopped_early else []),
         f"- The loss reached: {', '.join(info.trained)}.",
         f"- Data: {len(info.trained_on)} training and {len(info.validated_on)} validation volumes, known by "
         "hash only.",

@@ -3,6 +3,7 @@
 RUN/config.yaml plan.yaml split.json environment.json   what it was given, resolved
 RUN/data.json                                           what was corrected or accepted in the data, if any
 RUN/transfer.json                                       what was loaded from a checkpoint, if any
+RUN/extended.json                                       the steps it began with, if it was given more
 RUN/metrics.jsonl tensorboard/                          what it measured
 RUN/checkpoints/                                        see checkpoint.py
 RUN/README.md                                           the model card, written with each checkpoint
@@ -10,10 +11,11 @@ RUN/README.md                                           the model card, written 
 
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -22,11 +24,15 @@ from ..data.errors import UserError
 from ..data.plan import Plan
 from ..data.settings import load_mapping, plain, write_yaml
 from ..data.workers import START_METHOD
-from .checkpoint import CheckpointInfo, read_index
+from .checkpoint import CheckpointInfo, load, read_index
+from .engine.loop import LoopConfig, whole
 from .transfer import TransferReport
 
-CONFIG, TRANSFER, DATA = "config.yaml", "transfer.json", "data.json"
+CONFIG, TRANSFER, DATA, EXTENDED = "config.yaml", "transfer.json", "data.json", "extended.json"
 _BEFORE_CONFIG = {"plan.yaml", "split.json", "environment.json", TRANSFER, DATA}
+
+
+C = TypeVar("C", bound=LoopConfig)
 
 
 class RunError(UserError):
@@ -66,11 +72,16 @@ def start(
 
 
 def check_resumable(
-    path: Path, config: Any, split: dict[str, list[str]], report: TransferReport | None = None
+    path: Path,
+    config: Any,
+    split: dict[str, list[str]],
+    report: TransferReport | None = None,
+    *,
+    extend: bool = False,
 ) -> None:
     """Raises RunError unless the run was started with the same configuration, cases and weights.
 
-    `workers` may differ: a batch does not depend on who makes it.
+    `workers` and `checkpointing` may differ, which change no number, and with `extend` the steps.
     """
     if not (path / CONFIG).is_file():
         raise RunError(
@@ -80,9 +91,10 @@ def check_resumable(
             remedy="Leave --resume out",
         )
     before, now = load_mapping(path / CONFIG), plain(config)
+    may_differ = {"workers", "checkpointing", *(["steps"] if extend else [])}
     changed = [
         f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
-        for key in sorted((before.keys() | now.keys()) - {"workers"})
+        for key in sorted((before.keys() | now.keys()) - may_differ)
         # as texts: the order of an augmentation's operations counts
         if json.dumps(before.get(key)) != json.dumps(now.get(key))
     ]
@@ -95,8 +107,46 @@ def check_resumable(
             path,
             found="; ".join(changed),
             rule="A run is continued with the settings and cases it was started with",
-            remedy="Give the same ones, or start another run",
+            remedy="Give the same ones, or start another run; to train longer, say so with --extend",
         )
+
+
+def continued(path: Path, config: C, resolve: Callable[[C], C]) -> C:
+    """The configuration that a run goes on with: resolved for the steps that it began with, however extended.
+
+    What follows from the number of steps (the optimiser, shares of the schedule, intervals) stays so.
+    """
+    now, first = resolve(config), _first_steps(path)
+    return now if first is None else replace(resolve(replace(config, steps=first)), steps=now.steps)
+
+
+def extend(path: Path, config: LoopConfig) -> int:
+    """Writes more steps into the configuration of a run; gives the number it had.
+
+    Raises RunError where they are not more, or the run has stopped early.
+    """
+    before, steps = load_mapping(path / CONFIG)["steps"], whole(config.steps)
+    early = has_checkpoint(path) and load(path, "last").info.stopped_early
+    again = steps == before and (path / EXTENDED).exists()
+    if early or (steps <= before and not again):
+        raise RunError(
+            path,
+            found="it has stopped early" if early else f"{before} steps, and {steps} are asked for",
+            rule="--extend gives more steps to a run that takes all of its steps",
+            remedy="Start another run" if early else "Set steps to more than it has, or leave --extend out",
+        )
+    # first: without it the configuration could not be told to be the one the run began with
+    if not (path / EXTENDED).exists():
+        write_text(path / EXTENDED, json.dumps({"first_steps": before}))
+    write_yaml(path / CONFIG, config, f"The resolved configuration of this run, extended to {steps} steps.")
+    return before
+
+
+def _first_steps(path: Path) -> int | None:
+    """The steps a run was begun with; None where there is no run."""
+    if (path / EXTENDED).is_file():
+        return json.loads((path / EXTENDED).read_text(encoding="utf-8"))["first_steps"]
+    return load_mapping(path / CONFIG).get("steps") if (path / CONFIG).is_file() else None
 
 
 def _source_hash(path: Path) -> str | None:
@@ -127,6 +177,14 @@ def check_same_data(path: Path, before: CheckpointInfo, now: CheckpointInfo) -> 
 def has_checkpoint(path: Path) -> bool:
     """Whether the run has something to continue from."""
     return "last" in read_index(path)
+
+
+def is_finished(path: Path, steps: int) -> bool:
+    """Whether the run has taken all of so many steps, or stopped early."""
+    if not has_checkpoint(path):
+        return False
+    last = load(path, "last").info
+    return last.steps == steps or last.stopped_early
 
 
 def environment() -> dict[str, str]:

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from ..data.labels import LabelKind
 from ..data.loader import PatchBatch
 from .deep_supervision import Heads, labels_at
-from .engine.loop import StepResult
+from .engine.step import StepResult
 from .keeping import Keeper
 from .losses import LossConfig, segmentation_loss
 from .networks.network import Network

@@ -2,7 +2,10 @@
 
 import logging
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 import psutil
@@ -15,11 +18,17 @@ from ..data.errors import UserError
 from ..data.plan import Plan
 from ..data.settings import checked, settings
 from ..data.supply import default_workers
-from .checkpoint import CheckpointInfo
+from . import run
+from .checkpoint import CheckpointInfo, load
+from .engine.acceleration import accelerate, has_compiler
 from .engine.estimate import seconds_per_step, training_bytes
-from .engine.loop import Batch, LoopConfig, whole
+from .engine.loop import LoopConfig, whole
+from .engine.memory import told_out_of_memory
 from .engine.optimisers import SHORT_TRAINING, resolved
+from .engine.precision import Precision, resolved_precision
+from .engine.rates import highest_rate
 from .engine.schedules import resolved_schedule
+from .engine.step import Batch
 from .inputs import input_statistics
 from .networks.network import Network
 from .networks.registry import DEFAULT, NetworkName
@@ -33,6 +42,8 @@ class TrainingConfig(LoopConfig):
     """A training of the network of a plan. Patch, width and batch come from the plan where they are None.
 
     `network` is one that `fewvox networks` lists; the plain U-Net where it is None.
+    `checkpointing`, `compile` and `channels_last` are ways to compute the same (`engine/acceleration.py`);
+    the last two are used on a GPU where they are None.
     `seed` decides initial weights and sampling. `workers` are the processes that make batches, which are the
     same whatever their number; 0 is a thread of the training. None: 0 on the CPU, whose cores the network
     needs; half of the cores, up to 8, for a GPU.
@@ -47,6 +58,9 @@ class TrainingConfig(LoopConfig):
     width: Annotated[int, Field(ge=1, le=512)] | None = None
     batch: Annotated[int, Field(ge=1)] | None = None
     workers: Annotated[int, Field(ge=0)] | None = None
+    checkpointing: bool = False
+    compile: bool | None = None
+    channels_last: bool | None = None
 
 
 C = TypeVar("C", bound=TrainingConfig)
@@ -107,6 +121,7 @@ def resolved_training(config: C, plan: Plan) -> C:
         config,
         optimizer=resolved(config.optimizer, steps),
         schedule=resolved_schedule(config.schedule, steps),
+        precision=resolved_precision(config.precision, device),
         validate_every=config.validate_every or every,
         checkpoint_every=config.checkpoint_every or every,
         patch=plan.training.patch,
@@ -115,6 +130,8 @@ def resolved_training(config: C, plan: Plan) -> C:
         batch=plan.training.batch,
         device="cuda" if device.type == "cuda" else "cpu",
         workers=_workers(device) if config.workers is None else config.workers,
+        compile=has_compiler(device) if config.compile is None else config.compile,
+        channels_last=device.type == "cuda" if config.channels_last is None else config.channels_last,
     )
 
 
@@ -177,6 +194,57 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+def accelerated(task: nn.Module, network: Network, config: TrainingConfig) -> nn.Module:
+    """The task, which computes as a resolved configuration says; see `accelerate`."""
+    accelerate(
+        task,
+        network,
+        checkpointing=config.checkpointing,
+        compiled=bool(config.compile),
+        channels_last=bool(config.channels_last),
+    )
+    return task
+
+
+@contextmanager
+def within_memory(
+    network: Network, config: TrainingConfig, *, views: int = 1, least: int = 1
+) -> Iterator[None]:
+    """Lack of memory within the block is told with a setting that would fit; see `told_out_of_memory`."""
+    if config.patch is None or config.batch is None:
+        raise ValueError("resolve the configuration first")
+    with told_out_of_memory(network, config.batch, config.patch, views=views, least=least):
+        yield
+
+
+def check_early_stop(config: LoopConfig, *, validated: bool) -> None:
+    """Raises UserError where a training is to stop by scores that it does not have."""
+    if config.early_stop is not None and not validated:
+        raise UserError(
+            f"early_stop={config.early_stop}",
+            found="no validation score",
+            rule="A training is stopped early by its smoothed score on validation cases",
+            remedy="Fine-tune with validation cases, or leave early_stop out",
+        )
+
+
+def extended(out: Path, network: Network, config: TrainingConfig) -> str:
+    """Gives a run the steps of this configuration; says in words how the learning rate changes.
+
+    Raises RunError unless they are more than it had.
+    """
+    steps, peak = whole(config.steps), config.optimizer.lr
+    if peak is None:
+        raise ValueError("resolve the configuration first")
+    before = run.extend(out, config)
+    done = load(out, "last").info.steps if run.has_checkpoint(out) else 0
+    old, new = (highest_rate(peak, done, n, config.schedule, network) for n in (before, steps))
+    return (
+        f"extended from {before} to {steps} steps; at step {done} the learning rate goes on at {new:.3g}, "
+        f"where it was {old:.3g}"
+    )
+
+
 def estimate(
     task: nn.Module, network: Network, batch: Batch, config: TrainingConfig, *, views: int = 1
 ) -> Estimate:
@@ -186,13 +254,16 @@ def estimate(
     """
     if config.patch is None or config.batch is None:
         raise ValueError("resolve the configuration first")
-    seconds = seconds_per_step(task, batch.to(next(task.parameters()).device))
+    device = next(task.parameters()).device
+    with within_memory(network, config, views=views):
+        seconds = seconds_per_step(task, batch.to(device), Precision(config.precision, device))
     channels = next(network.parameters()).shape[1]
     parameters = sum(p.numel() for p in task.parameters())
     return Estimate(
-        seconds=seconds * whole(config.steps),
+        seconds=seconds * whole(config.steps) * config.accumulate,
         memory_bytes=training_bytes(network, views * config.batch, channels, config.patch),
-        # last, the one before, best and the one being written; float32 weights and up to two moments each
-        disk_bytes=4 * parameters * 12,
+        # last, the one before, best and the one being written; float32 weights, their average where there is
+        # one, and up to two moments each
+        disk_bytes=4 * parameters * 4 * (3 if config.average is None else 4),
         parameters=parameters,
     )

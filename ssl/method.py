@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.errors import UserError
-from ..seg.engine.loop import StepResult
+from ..seg.engine.step import StepResult
 from ..seg.networks.network import Network
 from ..seg.networks.registry import Architecture
 

@@ -19,17 +19,22 @@ from ..seg import run
 from ..seg.checkpoint import CheckpointInfo, check_version, load
 from ..seg.engine.loop import Observer, TrainingError, train, whole
 from ..seg.engine.optimisers import resolved
+from ..seg.engine.stopping import stoppable
 from ..seg.guard import patches_of
 from ..seg.model_card import write_card
 from ..seg.networks.registry import architecture_for, build
 from ..seg.training import (
     TrainingConfig,
+    accelerated,
+    check_early_stop,
     choose_device,
     described,
     estimate,
+    extended,
     planned,
     resolved_training,
     with_flips,
+    within_memory,
 )
 from .method import Method, Views, ViewSpec
 from .methods.registry import Registered, find_method
@@ -67,6 +72,7 @@ class Pretrained:
     scores: dict[str, float]
 
 
+@stoppable
 def pretrain(
     store: Store,
     cases: Sequence[str],
@@ -75,6 +81,7 @@ def pretrain(
     *,
     held_out: Sequence[str] = (),
     resume: bool = False,
+    extend: bool = False,
     observer: Observer | None = None,
     announce: Callable[[str], None] | None = None,
 ) -> Pretrained:
@@ -87,17 +94,20 @@ def pretrain(
         config: settings.
         held_out: cases that will test what comes of it: a copy of one among `cases` is an error.
         resume: continue from the run's last checkpoint.
+        extend: the same, with more steps than the run had.
         observer: is told of steps and measures.
         announce: is given what the user should read before training starts.
     """
-    out, say = Path(out), announce or log.info
+    out, say, resume = Path(out), announce or log.info, resume or extend
     if resume:
         # before its settings are compared: an older version had others
         check_version(out)
     config = checked(config, "configuration")
     registered = find_method(config.method)
     plan = planned(store.plan, config)
-    config = resolved_config(config, plan, registered)
+    resolve = partial(resolved_config, plan=plan, registered=registered)
+    config = run.continued(out, config, resolve) if resume else resolve(config)
+    check_early_stop(config, validated=False)
     _check_cases(store, cases, held_out)
     store.check(cases, labels=False)
     method = assemble(registered, plan, config)
@@ -109,7 +119,7 @@ def pretrain(
         registered.method.views,
         config.views,
         config.seed,
-        whole(config.steps),
+        whole(config.steps) * config.accumulate,
     )
     info = CheckpointInfo(
         architecture=architecture_for(plan, config.network),
@@ -127,30 +137,35 @@ def pretrain(
     # before the run begins: a method that cannot do with such views leaves nothing behind
     info = replace(info, trained=reached_blocks(method, first))
     if resume:
-        run.check_resumable(out, config, ids)
+        run.check_resumable(out, config, ids, extend=extend)
         if run.has_checkpoint(out):
             run.check_same_data(out, load(out, "last").info, info)
+        if extend:
+            say(extended(out, method.exported_network(), config))
     else:
         run.start(out, config, plan, ids, records=store.records)
-    task = method.to(choose_device(config.device))
+    task = accelerated(method.to(choose_device(config.device)), method.network, config)
     say(f"{config.method} on {len(cases)} volumes; its loss reaches {', '.join(info.trained)}")
     for line in sampler.fit().lines():
         say(line)
     say(estimate(task, method.network, first, config, views=sampler.patches).line())
-    scores = train(
-        task,
-        method.exported_network(),
-        partial(sampler.batches, workers=config.workers or 0, device=choose_device(config.device)),
-        out,
-        config,
-        describe=partial(
-            described, method.exported_network(), info, patches_of(store, cases, plan.training.patch)
-        ),
-        after_step=method.after_step,
-        validate=Monitor(method, sampler, config.monitor_volumes),
-        validation="monitor",
-        observer=observer,
-    )
+    views, least = sampler.patches, registered.method.views.volumes
+    with within_memory(method.network, config, views=views, least=least):
+        scores = train(
+            task,
+            method.exported_network(),
+            partial(sampler.batches, workers=config.workers or 0, device=choose_device(config.device)),
+            out,
+            config,
+            describe=partial(
+                described, method.exported_network(), info, patches_of(store, cases, plan.training.patch)
+            ),
+            after_step=method.after_step,
+            validate=Monitor(method, sampler, config.monitor_volumes),
+            validation="monitor",
+            observer=observer,
+            seed=config.seed,
+        )
     write_card(out)
     return Pretrained(path=out, scores=scores)
 

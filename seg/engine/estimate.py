@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ...data.volume import Shape
+from .precision import Precision
 
 
 def training_bytes(network: nn.Module, batch: int, channels: int, patch: Shape) -> int:
@@ -34,7 +35,7 @@ def training_bytes(network: nn.Module, batch: int, channels: int, patch: Shape) 
     return sum(kept.values()) + 4 * largest + 4 * weights
 
 
-def seconds_per_step(task: nn.Module, batch: object) -> float:
+def seconds_per_step(task: nn.Module, batch: object, precision: Precision) -> float:
     """Wall-clock seconds of one forward and backward pass on a copy of the task, after one to warm up.
 
     The copy keeps the training itself untouched, bit for bit.
@@ -43,7 +44,9 @@ def seconds_per_step(task: nn.Module, batch: object) -> float:
     seconds = 0.0
     for _ in range(2):
         start = time.perf_counter()
-        copied(batch, 0).loss.backward()
+        with precision.forward():
+            loss = copied(batch, 0).loss
+        loss.backward()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         seconds = time.perf_counter() - start

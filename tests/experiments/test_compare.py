@@ -22,7 +22,7 @@ from fewvox.experiments.compare import Bench, Sitting, run_comparison
 from fewvox.experiments.comparison import Arm, Cell, ComparisonConfig
 from fewvox.experiments.results import RunRecord, read_results
 from fewvox.seg import checkpoint
-from fewvox.seg.engine.loop import Interrupted
+from fewvox.seg.engine.stopping import Interrupted
 from fewvox.seg.networks.registry import build
 
 PATCH = [8, 16, 8]

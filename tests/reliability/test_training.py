@@ -1,4 +1,4 @@
-"""The rows T01 to T03 of the reliability table: processes that supply batches."""
+"""The rows T01 to T05, T09, T10, T12 and T14 of the reliability table: trainings, and who supplies them."""
 
 import json
 import os
@@ -8,13 +8,20 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
+import torch
+import torch.nn.functional as F
+from fewvox.data.loader import PatchSampler
 from fewvox.data.making import BatchError
 from fewvox.experiments import api
 from fewvox.seg import checkpoint
+from fewvox.seg.engine.tracking import read_metrics
+from fewvox.seg.supervised import Supervised
+from fewvox.seg.validation import Validator
 
 TINY = ("patch=[8,16,8]", "width=4", "batch=2", "device=cpu", "validate_every=1000000")
 PATIENCE = 60.0
@@ -140,3 +147,282 @@ def test_T03_workers_are_supplied_where_the_parent_has_threads(four_workers):
 
 def test_T03_the_start_method_is_recorded(tiny_run):
     assert json.loads((tiny_run / "environment.json").read_text())["workers"] == "started by spawn"
+
+
+# T05, T09, T10, T12, T14
+
+
+class Disturbed(Supervised):
+    """The supervised task with dropout, and something that happens to the loss of a step."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.happens = {}
+
+    def forward(self, batch, step):
+        result = super().forward(batch, step)
+        loss = result.loss * F.dropout(torch.ones(8), 0.1).mean()
+        return replace(result, loss=self.happens.get(step, lambda loss: loss)(loss))
+
+
+@pytest.fixture
+def disturb(monkeypatch):
+    """Lets things happen in the trainings from here on, {step: loss -> loss}."""
+
+    def disturb(happens):
+        def made(*args):
+            task = Disturbed(*args)
+            task.happens = happens
+            return task
+
+        monkeypatch.setattr("fewvox.seg.finetune.Supervised", made)
+
+    disturb({})
+    return disturb
+
+
+@pytest.fixture
+def trains(fewvox, tiny_store):
+    """Fine-tunes by command line; gives exit status and what was printed."""
+
+    def train(out, *more, settings=()):
+        told = [f"--set={text}" for text in (*TINY, "workers=0", *settings)]
+        return fewvox("finetune", "--store", tiny_store.path, "--out", out, *told, *more)
+
+    return train
+
+
+def assert_equal(a, b):
+    """Nested values equal, tensors bit for bit."""
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b)
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert_equal(a[key], b[key])
+    elif isinstance(a, list | tuple):
+        for one, other in zip(a, b, strict=True):
+            assert_equal(one, other)
+    else:
+        assert a == b
+
+
+def assert_same_run(run, expected):
+    for found, told in zip(checkpoint.load_training(run), checkpoint.load_training(expected), strict=True):
+        assert_equal(getattr(found, "tensors", found), getattr(told, "tensors", told))
+    assert read_metrics(run) == read_metrics(expected)
+
+
+def signalled(number):
+    """Sends this process a signal, once."""
+    left = [number]
+
+    def happen(loss=None):
+        if left:
+            os.kill(os.getpid(), left.pop())
+        return loss
+
+    return happen
+
+
+def test_T05_one_nan_batch_is_skipped_and_counted_with_its_cases(disturb, trains, tmp_path, caplog):
+    disturb({3: lambda loss: loss * torch.nan})
+    status, told = trains(tmp_path / "run", settings=("steps=5", "average=0.9"))
+    assert status == 0, told
+    lines = read_metrics(tmp_path / "run")
+    assert {line["step"]: line["skipped"] for line in lines if "skipped" in line} == {3: 1}
+    assert re.search(r"step 3: loss nan .* skipped \(cases c\d\d, c\d\d\)", caplog.text)
+    assert checkpoint.load(tmp_path / "run", "last").info.steps == 5
+
+
+def test_T05_infinite_from_a_step_on_stops_and_keeps_what_was_good(disturb, trains, tmp_path):
+    disturb(dict.fromkeys(range(20, 40), lambda loss: loss / 0))
+    out = tmp_path / "run"
+    settings = ("steps=40", "checkpoint_every=4")
+    status, told = trains(out, settings=settings)
+    assert status == 1
+    for part in ("step 22", "3 times in a row", "optimizer.lr", "cases", "c0"):
+        assert part in told, told
+    kept = checkpoint.load(out, "last")
+    assert kept.info.steps == 20
+    assert all(torch.isfinite(tensor).all() for tensor in kept.tensors.values())
+    assert [line["skipped"] for line in read_metrics(out) if "skipped" in line] == [1, 2, 3]
+
+
+def test_T05_weights_that_are_not_finite_replace_no_checkpoint_and_nan_is_never_best(
+    disturb, trains, tmp_path, monkeypatch
+):
+    scores = iter([0.5, float("nan"), float("nan")])
+
+    def validate(self):
+        score = next(scores)
+        if score != score and read_metrics(tmp_path / "run")[-1]["step"] == 5:
+            with torch.no_grad():
+                self.predictor.network.output.bias.fill_(torch.nan)
+        return {"score": score}
+
+    monkeypatch.setattr(Validator, "__call__", validate)
+    status, told = trains(tmp_path / "run", settings=("steps=20", "validate_every=2"))
+    assert status == 1
+    assert "values of output.bias are not finite" in told
+    index = checkpoint.read_index(tmp_path / "run")
+    assert (index["best"], index["best_score"], index["last"]) == ("step_000002", 0.5, "step_000004")
+
+
+def test_T05_an_overflow_of_float16_lowers_the_scale_and_a_lasting_one_stops(disturb, trains, tmp_path):
+    beyond = {step: lambda loss: loss * 1e6 for step in range(2, 6)}
+    disturb(beyond)
+    settings = ("steps=8", "precision=float16")
+    status, told = trains(tmp_path / "short", settings=settings)
+    assert status == 0, told
+    lines = read_metrics(tmp_path / "short")
+    assert [line["overflows"] for line in lines if "overflows" in line] == [1, 2, 3, 4]
+    assert not any(line.get("skipped") for line in lines)
+    state = checkpoint.load_state(tmp_path / "short")
+    assert state["scaler"]["scale"] == 2.0**12
+    disturb({step: lambda loss: loss * 1e30 for step in range(2, 60)})
+    status, told = trains(tmp_path / "lasting", settings=("steps=60", "precision=float16"))
+    assert status == 1
+    assert "3 times in a row" in told
+
+
+EXACT = ("steps=12", "checkpoint_every=5", "average=0.9", "precision=float16", "accumulate=2")
+
+
+@pytest.fixture(scope="module")
+def straight(tiny_store, tmp_path_factory):
+    """A run of twelve steps that nothing stopped; do not write into it."""
+    out = tmp_path_factory.mktemp("straight") / "run"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("fewvox.seg.finetune.Supervised", Disturbed)
+        return api.finetune(tiny_store.path, out, set=(*TINY, "workers=0", *EXACT)).path
+
+
+# two batches of two make an epoch of eight cases end after every second step
+@pytest.mark.parametrize(("after", "workers"), [(5, 0), (6, 2)], ids=["in an epoch", "at its end"])
+def test_T09_a_stopped_training_ends_as_an_uninterrupted_one(
+    disturb, trains, straight, tmp_path, after, workers
+):
+    out, settings = tmp_path / "run", (*EXACT, f"workers={workers}")
+    disturb({after - 1: signalled(signal.SIGTERM)})
+    assert trains(out, settings=settings)[0] == 143
+    assert checkpoint.load(out, "last").info.steps == after
+    disturb({})
+    status, told = trains(out, "--resume", settings=settings)
+    assert status == 0, told
+    assert_same_run(out, straight)
+
+
+def test_T10_the_learning_rate_goes_on_and_more_steps_need_a_flag(disturb, trains, tmp_path):
+    def rates(out):
+        return [line["lr"] for line in read_metrics(out) if "lr" in line]
+
+    out, settings = tmp_path / "run", ("steps=10", "schedule.warmup_share=0.2")
+    assert trains(tmp_path / "whole", settings=settings)[0] == 0
+    disturb({3: signalled(signal.SIGTERM)})
+    assert trains(out, settings=settings)[0] == 143
+    disturb({})
+    assert trains(out, "--resume", settings=settings)[0] == 0
+    assert rates(out) == rates(tmp_path / "whole")
+
+    longer = ("steps=20", *settings[1:])
+    status, told = trains(out, "--resume", settings=longer)
+    assert status == 1
+    assert "steps was 10, is 20" in told
+    assert "--extend" in told
+    status, told = trains(out, "--extend", settings=(*longer, "clip_norm=1"))
+    assert status == 1
+    assert "clip_norm was 12.0, is 1" in told
+    disturb({14: signalled(signal.SIGINT)})
+    status, told = trains(out, "--extend", settings=longer)
+    assert status == 130
+    assert "extended from 10 to 20 steps; at step 10 the learning rate goes on at" in told
+    assert "where it was 0" in told
+    disturb({})
+    # what was extended is continued as any run is
+    assert trains(out, "--resume", settings=longer)[0] == 0
+    assert trains(tmp_path / "long", settings=longer)[0] == 0
+    assert rates(out) == rates(tmp_path / "whole") + rates(tmp_path / "long")[10:]
+    status, told = trains(out, "--extend", settings=settings)
+    assert status == 1
+    assert "20 steps, and 10 are asked for" in told
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_T12_a_signal_in_validation_saves_its_scores_and_exits_with_its_number(
+    trains, tmp_path, monkeypatch, number
+):
+    def validate(self):
+        signalled(number)()
+        return {"score": 0.5}
+
+    monkeypatch.setattr(Validator, "__call__", validate)
+    settings = ("steps=4", "validate_every=2")
+    status, told = trains(tmp_path / "run", settings=settings)
+    assert status == 128 + number
+    assert "after step 2, checkpoint saved; continue with --resume" in told
+    assert checkpoint.load(tmp_path / "run").info.scores["score"] == 0.5
+    monkeypatch.setattr(Validator, "__call__", lambda self: {"score": 0.5})
+    assert trains(tmp_path / "run", "--resume", settings=settings)[0] == 0
+
+
+@pytest.mark.parametrize("where", ["before the run", "while its data start up"])
+def test_T12_a_signal_before_the_first_step_leaves_what_can_be_started(trains, tmp_path, monkeypatch, where):
+    whole, started = PatchSampler.batches, where != "before the run"
+
+    def batches(self, *args, **kwargs):
+        signalled(signal.SIGTERM)()
+        yield from whole(self, *args, **kwargs)
+
+    if started:
+        monkeypatch.setattr(PatchSampler, "batches", batches)
+    else:
+        monkeypatch.setattr("fewvox.seg.finetune.patches_of", lambda *_: signalled(signal.SIGTERM)())
+    handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    status, told = trains(tmp_path / "run", settings=("steps=2",))
+    assert status == 143
+    assert "before any step was trained; run the same line again" in told
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert not (tmp_path / "run/checkpoints").exists()
+    assert (tmp_path / "run/config.yaml").exists() is started
+    monkeypatch.undo()
+    again = ["--resume"] if started else []
+    assert trains(tmp_path / "run", *again, settings=("steps=2",))[0] == 0
+
+
+def test_T12_workers_are_deaf_and_only_the_training_saves(disturb, trains, tmp_path):
+    """As when a scheduler or Ctrl-C signals the whole group of processes."""
+
+    def to_all(loss):
+        assert len(workers()) == 2
+        for worker in workers():
+            worker.send_signal(signal.SIGTERM)
+        return signalled(signal.SIGTERM)(loss)
+
+    disturb({3: to_all})
+    status, _ = trains(tmp_path / "run", settings=("steps=9", "workers=2"))
+    assert status == 143
+    assert [path.name for path in (tmp_path / "run/checkpoints").glob("step_*")] == ["step_000004"]
+    assert workers() == []
+
+
+@pytest.mark.parametrize("step", [0, 50])
+def test_T14_out_of_memory_is_told_once_with_what_would_fit(disturb, trains, tmp_path, step):
+    out, tried, settings = tmp_path / "run", [], ("steps=52", "checkpoint_every=50")
+
+    def lack(loss):
+        tried.append(step)
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    disturb({step: lack})
+    status, told = trains(out, settings=settings)
+    assert status == 1
+    for part in (
+        "batch 2, patch (8, 16, 8)", "out of memory", "GiB", "set batch=1 and patch=[8, 16, 8]", "--resume"
+    ):  # fmt: skip
+        assert part in told, told
+    assert tried == [step]
+    disturb({})
+    status, told = trains(out, "--resume", settings=settings)
+    assert status == 0, told
+    assert checkpoint.load(out, "last").info.steps == 52

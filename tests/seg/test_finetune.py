@@ -66,13 +66,16 @@ def test_a_run_has_all_its_files(finished):
     assert list((made.path / "tensorboard").iterdir())
     assert "estimate: " in told[0]
     assert "parameters" in told[0]
-    assert set(made.scores) == {"score", "dice/1", "dice/2"}
+    assert set(made.scores) == {"score", "smoothed_score", "dice/1", "dice/2"}
 
 
 def test_the_configuration_in_a_run_has_nothing_left_open(finished):
     text = (finished[0].path / "config.yaml").read_text()
-    # no further checkpoint is to stay, and no patches are looked at between validations
-    assert "null" not in text.replace("keep_every: null", "").replace("validate_patches_every: null", "")
+    # no further checkpoint is to stay, weights are not averaged, nothing ends the training early, and no
+    # patches are looked at between validations
+    for unused in ("keep_every", "average", "early_stop", "validate_patches_every"):
+        text = text.replace(f"{unused}: null", "")
+    assert "null" not in text
     assert "auto" not in text
     values = load_mapping(finished[0].path / "config.yaml")
     assert values["optimizer"]["name"] == "adamw"

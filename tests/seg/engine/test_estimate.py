@@ -6,6 +6,7 @@ import pytest
 import torch
 from fewvox.data.loader import PatchBatch
 from fewvox.seg.engine.estimate import seconds_per_step, training_bytes
+from fewvox.seg.engine.precision import Precision
 from fewvox.seg.networks.registry import NETWORKS, architecture_for, build
 from fewvox.seg.supervised import Supervised
 from torch import nn
@@ -21,7 +22,8 @@ def test_the_estimate_leaves_the_task_untouched(make_plan):
     torch.manual_seed(0)
     expected = torch.rand(2)
     torch.manual_seed(0)
-    assert seconds_per_step(task, batch) > 0
+    for precision in ("float32", "bfloat16"):
+        assert seconds_per_step(task, batch, Precision(precision, torch.device("cpu"))) > 0
     training_bytes(task.network, 2, 1, (4, 8, 8))
     assert torch.equal(torch.rand(2), expected)
     assert all(torch.equal(before[key], value) for key, value in task.state_dict().items())

@@ -10,9 +10,12 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 from fewvox.seg import checkpoint, checkpoint_reading
-from fewvox.seg.engine.loop import Interrupted, LoopConfig, StepResult, TrainingError, train
+from fewvox.seg.engine.loop import LoopConfig, TrainingError, train
 from fewvox.seg.engine.optimisers import OptimiserConfig
+from fewvox.seg.engine.progress import Progress
 from fewvox.seg.engine.schedules import ScheduleConfig, lr_factor, resolved_schedule
+from fewvox.seg.engine.step import StepResult
+from fewvox.seg.engine.stopping import Interrupted
 from fewvox.seg.engine.tracking import read_metrics
 from torch import nn
 
@@ -84,7 +87,7 @@ def run_toy(make_info, monkeypatch):
     """Trains the toy task in a run folder; gives the network, which is not the one that is described."""
     monkeypatch.setattr(checkpoint_reading, "_check_described", lambda *_: None)
 
-    def run(path, config=CONFIG, *, spoil=None, meanwhile=None, kind=ToyTask, **more):
+    def run(path, config=CONFIG, *, spoil=None, meanwhile=None, kind=ToyTask, batches=batches, **more):
         torch.manual_seed(0)
         network = nn.Linear(3, 1)
         path.mkdir(exist_ok=True)
@@ -191,7 +194,7 @@ def test_a_useless_batch_is_skipped_and_counted(tmp_path, run_toy, caplog, spoil
     assert {line["step"]: line["skipped"] for line in lines if "skipped" in line} == {3: 1, 5: 2}
     assert all(math.isfinite(line["loss"]) for line in lines if "skipped" not in line)
     counters = checkpoint.load_state(tmp_path / "run")["counters"]
-    assert counters == {"step": 10, "skipped": 2, "bad_in_a_row": 0}
+    assert counters == vars(Progress(step=10, skipped=2))
     assert "case3" in caplog.text
 
 
@@ -234,10 +237,12 @@ def test_two_useless_batches_in_a_row_do_not_stop(tmp_path, run_toy):
 
 def test_the_best_checkpoint_is_the_one_with_the_highest_score(tmp_path, run_toy):
     scores = iter([0.3, 0.9, 0.5, 0.9, 0.1])
-    config = replace(CONFIG, validate_every=2)
+    config = replace(CONFIG, validate_every=2, smoothing=0.0)
     run_toy(tmp_path / "run", config, validate=lambda: {"score": next(scores), "dice/1": 0.5})
     assert checkpoint.load(tmp_path / "run").info.steps == 4
-    assert checkpoint.load(tmp_path / "run").info.scores == {"score": 0.9, "dice/1": 0.5}
+    assert checkpoint.load(tmp_path / "run").info.scores == {
+        "score": 0.9, "smoothed_score": 0.9, "dice/1": 0.5
+    }  # fmt: skip
     assert checkpoint.load(tmp_path / "run", "last").info.steps == 10
     found = [line for line in read_metrics(tmp_path / "run") if "validation/score" in line]
     assert [(line["step"], line["validation/score"]) for line in found] == [
@@ -251,7 +256,7 @@ def test_a_score_that_is_nan_is_never_the_best(tmp_path, run_toy, scores):
     config = replace(CONFIG, steps=6, validate_every=2)
     run_toy(tmp_path / "run", config, validate=lambda: {"score": next(given)})
     assert checkpoint.read_index(tmp_path / "run")["best_score"] == 0.2
-    assert checkpoint.load(tmp_path / "run").info.scores == {"score": 0.2}
+    assert checkpoint.load(tmp_path / "run").info.scores == {"score": 0.2, "smoothed_score": 0.2}
 
 
 def test_the_last_checkpoint_loads_though_its_score_is_nan(tmp_path, run_toy):
@@ -360,3 +365,121 @@ def test_scores_are_recorded_under_the_name_they_are_given(tmp_path, run_toy):
     # nothing called "score" chooses a best one
     assert "best" not in checkpoint.read_index(tmp_path / "run")
     assert checkpoint.load(tmp_path / "run").info.scores == {"spread": 0.5}
+
+
+def test_the_best_checkpoint_is_the_one_with_the_highest_smoothed_score(tmp_path, run_toy):
+    """A lucky score among bad ones is not the best, and smoothing goes on after a kill."""
+    values = {2: 0.0, 4: 0.9, 6: 0.1, 8: 0.8, 10: 0.7}
+    smoothed = {2: 0.0, 4: 0.45, 6: 0.275, 8: 0.5375, 10: 0.61875}
+    config = replace(CONFIG, validate_every=2)
+
+    def validating(run):
+        return {"score": values[read_metrics(run)[-1]["step"] + 1]}
+
+    run = tmp_path / "run"
+    with pytest.raises(Killed):
+        run_toy(run, config, validate=lambda: validating(run), meanwhile={7: die})
+    assert checkpoint.load(run).info.steps == 4
+    run_toy(run, config, validate=lambda: validating(run))
+    recorded = {
+        line["step"] + 1: line["validation/smoothed_score"]
+        for line in read_metrics(run)
+        if "validation/smoothed_score" in line
+    }
+    assert recorded == pytest.approx(smoothed)
+    assert checkpoint.load(run).info.steps == 10
+
+
+def test_an_index_that_is_lost_is_found_again_by_smoothed_scores(tmp_path, run_toy):
+    scores = iter([0.0, 0.9, 0.5])
+    config = replace(CONFIG, steps=6, validate_every=2, keep_every=1)
+    run_toy(tmp_path / "run", config, validate=lambda: {"score": next(scores)})
+    (tmp_path / "run/checkpoints/index.json").unlink()
+    assert checkpoint.read_index(tmp_path / "run") == {
+        "last": "step_000006", "best": "step_000006", "best_score": 0.475
+    }  # fmt: skip
+
+
+def test_a_training_that_gets_no_better_ends_and_says_so(tmp_path, run_toy):
+    scores = iter([0.5, 0.6, 0.2, math.nan, 0.3])
+    config = replace(CONFIG, validate_every=1, early_stop=2)
+    run = tmp_path / "run"
+    run_toy(run, config, validate=lambda: {"score": next(scores)})
+    last = checkpoint.load(run, "last").info
+    assert (last.steps, last.stopped_early) == (4, True)
+    assert not checkpoint.load(run).info.stopped_early
+    assert checkpoint.load(run).info.steps == 2
+    assert read_metrics(run)[-1] == {"step": 3, "stopped_early": 4}
+    assert "stopped early, after 4 steps" in (run / "README.md").read_text()
+    before = read_metrics(run)
+    run_toy(run, config, meanwhile=dict.fromkeys(range(10), die))
+    assert read_metrics(run) == before
+
+
+@pytest.mark.parametrize("optimizer", [CONFIG.optimizer, SGD], ids=["adamw", "sgd"])
+def test_accumulated_batches_are_one_large_batch(tmp_path, run_toy, optimizer):
+    """For losses that are means over the items."""
+    config = replace(CONFIG, optimizer=optimizer)
+
+    def joined(first, last):
+        for step in range(first, last):
+            parts = list(batches(2 * step, 2 * step + 2))
+            yield ToyBatch(torch.cat([part.inputs for part in parts]), ("joined",))
+
+    large = run_toy(tmp_path / "large", config, batches=joined)
+    small = run_toy(tmp_path / "small", replace(config, accumulate=2))
+    assert torch.allclose(large.weight, small.weight, atol=1e-6)
+    lines = [read_metrics(tmp_path / run) for run in ("large", "small")]
+    for name in ("loss", "twice", "gradient_norm"):
+        assert [line[name] for line in lines[1]] == pytest.approx([line[name] for line in lines[0]], rel=1e-4)
+
+
+def test_accumulated_batches_are_those_of_their_step_after_a_kill(tmp_path, run_toy):
+    config = replace(CONFIG, accumulate=3, average=0.9)
+    run_toy(tmp_path / "whole", config)
+    with pytest.raises(Killed):
+        run_toy(tmp_path / "killed", config, meanwhile={6: die})
+    run_toy(tmp_path / "killed", config)
+    assert_same_run(tmp_path / "killed", tmp_path / "whole")
+
+
+def test_one_useless_batch_of_several_spoils_its_step_and_is_named(tmp_path, run_toy, caplog):
+    def spoilt(first, last):
+        for batch in batches(first, last):
+            nan = batch.cases == ("case7",)
+            yield ToyBatch(batch.inputs * math.nan, batch.cases) if nan else batch
+
+    config = replace(CONFIG, steps=5, accumulate=3)
+    run_toy(tmp_path / "run", config, batches=spoilt)
+    skipped = {line["step"] for line in read_metrics(tmp_path / "run") if "skipped" in line}
+    assert skipped == {2}
+    assert "(cases case7)" in caplog.text
+
+
+def test_averaged_weights_are_what_is_validated_and_saved(tmp_path, run_toy):
+    def trained(name, average):
+        """The weights at each validation, and those of the network in the end."""
+        seen, tasks = [], []
+
+        def made(network, *args):
+            tasks.append(ToyTask(network, *args))
+            return tasks[0]
+
+        def validate():
+            seen.append(tasks[0].network.weight.detach().clone())
+            return {"score": 0.1}
+
+        config = replace(CONFIG, steps=3, validate_every=1, average=average)
+        return seen, run_toy(tmp_path / name, config, kind=made, validate=validate).weight
+
+    raw, end = trained("raw", None)
+    averaged, also_end = trained("averaged", 0.15)
+    torch.manual_seed(0)
+    mean = nn.Linear(3, 1).weight.detach()
+    # the decay rises: 1/10, then what was set, below 2/11
+    for decay, weight, found in zip((0.1, 0.15, 0.15), raw, averaged, strict=True):
+        mean = decay * mean + (1 - decay) * weight
+        assert torch.allclose(found, mean, atol=1e-6)
+    # the training itself goes on with its own weights
+    assert torch.equal(end, also_end)
+    assert torch.equal(checkpoint.load(tmp_path / "averaged", "last").tensors["weight"], averaged[-1])

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from fewvox.data.settings import plain
-from fewvox.seg.engine.loop import StepResult
+from fewvox.seg.engine.step import StepResult
 from fewvox.seg.networks.registry import build
 from fewvox.ssl.method import Method
 from fewvox.ssl.methods.registry import METHODS

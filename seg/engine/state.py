@@ -1,0 +1,110 @@
+"""All that a training needs to go on as if it had never been stopped, bit for bit."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from .. import checkpoint
+from ..checkpoint import CheckpointInfo, check_finite
+from ..model_card import write_card
+from .average import Average
+from .precision import Precision
+from .progress import Progress
+
+
+@dataclass(kw_only=True)
+class TrainingState:
+    """A training's parts.
+
+    The position in the data needs no part of its own: a batch is a function of its step.
+    """
+
+    task: nn.Module
+    network: nn.Module
+    optimiser: torch.optim.Optimizer
+    precision: Precision
+    average: Average | None
+    progress: Progress
+
+    def restore(self, run: Path) -> dict[str, float]:
+        """Takes up the run's last checkpoint, if there is one; gives what it scored."""
+        if "last" not in checkpoint.read_index(run):
+            return {}
+        last, state = checkpoint.load_training(run)
+        weights = {prefix(self.task, self.network) + name: tensor for name, tensor in last.tensors.items()}
+        self.task.load_state_dict({**weights, **state["task"]}, strict=True)
+        if self.average is not None:
+            self.average.restore(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.precision.scaler.load_state_dict(state["scaler"])
+        self.progress = Progress(**state["counters"])
+        _set_random_state(state["random"])
+        return dict(last.info.scores)
+
+    @contextmanager
+    def presented(self) -> Iterator[dict[str, Any]]:
+        """Within the block the network has the weights that are validated and saved.
+
+        Gives what else of the weights belongs into the training state.
+        """
+        if self.average is None:
+            yield {}
+            return
+        with self.average.applied() as raw:
+            yield {"average": raw}
+
+    def save(
+        self,
+        run: Path,
+        info: CheckpointInfo,
+        score: float | None,
+        keep_every: int | None,
+        more: dict[str, Any],
+    ) -> None:
+        """Writes a checkpoint and its model card; `more` is what `presented` gives.
+
+        Raises CheckpointError, and writes nothing, where a weight is not finite.
+        """
+        own = prefix(self.task, self.network)
+        if "average" in more:
+            check_finite(more["average"]["weights"], f"the weights after step {info.steps}")
+        state = {
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self.precision.scaler.state_dict(),
+            "counters": dict(vars(self.progress)),
+            "task": {name: t for name, t in self.task.state_dict().items() if not name.startswith(own)},
+            "random": _random_state(),
+            **more,
+        }
+        checkpoint.save(run, self.network, info, state, score, keep_every)
+        write_card(run, info)
+
+
+def prefix(task: nn.Module, network: nn.Module) -> str:
+    """What the names of the network's tensors begin with among the task's."""
+    name = next(name for name, module in task.named_modules() if module is network)
+    return f"{name}." if name else ""
+
+
+@contextmanager
+def random_numbers(seed: int) -> Iterator[None]:
+    """Within the block torch's own generators (dropout) begin at `seed`; after it they are as before."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+def _random_state() -> dict[str, Any]:
+    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
+
+
+def _set_random_state(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["cpu"])
+    # on a machine with other GPUs there is nothing to be exact about
+    if len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
