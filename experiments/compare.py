@@ -239,7 +239,7 @@ class Bench:
             )
 
     def check_networks(self) -> None:
-        """Raises UserError where an arm fine-tunes another network than the baseline, and none are compared."""
+        """Raises UserError where an arm trains another network, and it is not networks that are compared."""
         if self.config.compare_networks:
             return
         base = self._network(self.config.baseline)
@@ -249,8 +249,8 @@ class Bench:
                     f"arm {arm}",
                     found=f"its network is {self._network(arm)}, that of {self.config.baseline} is {base}",
                     rule="All arms fine-tune one network, or it is networks that are compared",
-                    remedy=f"Set finetune.network={self._network(arm)} for all, or pretrain {base}; where it is networks "
-                    "that are compared, set compare_networks=true",
+                    remedy=f"Set finetune.network={self._network(arm)} for all, pretrain {base}, or compare "
+                    "networks: compare_networks=true",
                 )
 
     def _network(self, arm: str) -> str:

@@ -61,8 +61,8 @@ class ComparisonConfig:
     `fewvox prepare`. Test cases are `test` of its labelled volumes (chosen by `split_seed`), or all of
     `test_data`, a data set of its own. Everything else is pretrained on, without labels. `finetune` holds
     settings of FinetuneConfig that all arms share. `width` is that of the network, in all trainings.
-    `pretrained` are the weights of the arms that say `pretrained: true`. With `compare_networks` arms may train
-    different networks, as it is these that are compared.
+    `pretrained` are the weights of the arms that say `pretrained: true`. With `compare_networks` arms may
+    train different networks, as it is these that are compared.
     """
 
     name: str

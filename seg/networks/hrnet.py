@@ -48,7 +48,7 @@ class HRNet(UNet):
 
 
 class Branch(nn.Module):
-    """All that computes the features of one level: how it begins, and its blocks and exchanges stage by stage.
+    """All that computes the features of a level: how it begins, its blocks and exchanges stage by stage.
 
     Its first stage is that in which it begins, so that names mean the same in a network of other levels.
     """
@@ -78,7 +78,9 @@ class Exchange(nn.Module):
     def __init__(self, level: int, levels: int, topology: Topology, strides: list[Triple]) -> None:
         super().__init__()
         self.level = level
-        self.finer = nn.ModuleList(_down(source, level, topology, strides) for source in reversed(range(level)))
+        self.finer = nn.ModuleList(
+            _down(source, level, topology, strides) for source in reversed(range(level))
+        )
         self.coarser = nn.ModuleList(
             Up(level, source, topology, strides) for source in range(level + 1, levels)
         )
@@ -116,4 +118,6 @@ def _down(source: int, level: int, topology: Topology, strides: Sequence[Triple]
         convolution(features[source], features[source], kernels[i], strides[i])
         for i in range(source + 1, level)
     ]
-    return nn.Sequential(*steps, normalised(features[source], features[level], kernels[level], strides[level]))
+    return nn.Sequential(
+        *steps, normalised(features[source], features[level], kernels[level], strides[level])
+    )

@@ -1,12 +1,12 @@
 """Swin UNETR: attention within shifted windows in the encoder, convolutions in the decoder.
 
-Source: Hatamizadeh et al. 2022 (arXiv:2201.01266), with the blocks of MONAI (`BasicLayer`), which are those of
-Liu et al. 2021 (arXiv:2103.14030). We differ as follows. Patches are merged by the plan's strides, by a strided
-convolution behind layer normalisation, so that every axis and any number of levels can be pooled. The finest
-level reads the image by convolutions and the others read that, where the paper embeds patches of the image a
-second time: one convolution alone knows the image's channels. Blocks stand behind each merging, as Liu et
-al. have them, so that the coarsest level has them too. Convolutions, their normalisation and the decoder are
-those of our U-Nets.
+Source: Hatamizadeh et al. 2022 (arXiv:2201.01266), with the blocks of MONAI (`BasicLayer`), which are those
+of Liu et al. 2021 (arXiv:2103.14030). We differ as follows. Patches are merged by the plan's strides, by a
+strided convolution behind layer normalisation, so that every axis and any number of levels can be pooled.
+The finest level reads the image by convolutions and the others read that, where the paper embeds patches of
+the image a second time: so the image's channels are known in one place. Blocks stand behind each merging, as
+Liu et al. have them, and the coarsest level has them too. Windows are smaller. Convolutions, their
+normalisation and the decoder are those of our U-Nets.
 """
 
 import math
@@ -78,7 +78,9 @@ class AttentionLevel(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, kernel: Triple, stride: Triple, heads: int) -> None:
         super().__init__()
-        self.merging = nn.Sequential(VoxelNorm(inputs), nn.Conv3d(inputs, outputs, stride, stride, bias=False))
+        self.merging = nn.Sequential(
+            VoxelNorm(inputs), nn.Conv3d(inputs, outputs, stride, stride, bias=False)
+        )
         self.attention = _attention(outputs, math.gcd(outputs, heads))
         self.reading = nn.Sequential(VoxelNorm(outputs), ResidualBlock(outputs, outputs, kernel))
 
