@@ -7,10 +7,10 @@ to four behind four each. The branches are joined from coarse to fine by the dec
 features at every level, and not all at once (HRNetV2). Normalisation and rectifier are those of our U-Net.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from .blocks import SLOPE, ConvBlock, convolution, normalised
@@ -101,7 +101,7 @@ class Up(nn.Module):
         super().__init__()
         features = topology.features
         self.projection = normalised(features[source], features[level], (1, 1, 1), bias=False)
-        self.repeats = tuple(torch.tensor(strides[level + 1 : source + 1]).prod(dim=0).tolist())
+        self.repeats = tuple(math.prod(axis) for axis in zip(*strides[level + 1 : source + 1], strict=True))
 
     def forward(self, features: Tensor) -> Tensor:
         projected = self.projection(features)

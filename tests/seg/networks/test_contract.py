@@ -163,6 +163,14 @@ def test_half_precision_gives_finite_logits_and_gradients(described):
     assert all(p.grad.isfinite().all() for p in network.parameters() if p.grad is not None)
 
 
+def test_it_is_built_without_values(described):
+    with torch.device("meta"):
+        network = build(described("anisotropic"), 0)
+    assert network(torch.empty(1, 2, 4, 8, 8, device="meta")).shape == (1, 3, 4, 8, 8)
+    filled = build(described("anisotropic"), 0).state_dict()
+    assert {n: t.shape for n, t in network.state_dict().items()} == {n: t.shape for n, t in filled.items()}
+
+
 def test_any_number_of_channels_and_classes(name, make_plan):
     for channels, classes in ((1, 2), (5, 7)):
         table = LabelTable(values=tuple(range(classes)))
