@@ -9,12 +9,14 @@ TORCH_INDEX ?=
 NEIGHBOURS ?= .venv-neighbours
 # where the study of fine-tuning schedules is kept
 SCHEDULES ?= schedules-study
+# where the comparison of networks is kept
+NETWORKS ?= networks-study
 # processes that run tests, each in one thread
 TEST_WORKERS ?= 2
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo test test-neighbours check format bench schedules pictures clean
+.PHONY: help demo test test-neighbours check format bench schedules networks pictures clean
 help:
 	@echo "make demo    synthetic nuclei: pretrain, fine-tune, compare, report (about 10 minutes, the first time 12)"
 	@echo "make test    all tests (under 10 minutes)"
@@ -23,6 +25,7 @@ help:
 	@echo "make format  mends format and lint where it can"
 	@echo "make bench   measures the parts of a training on this machine, beside other tools"
 	@echo "make schedules FEWVOX_DATASETS=FOLDER  compares the schedules of fine-tuning on hippocampi (two hours)"
+	@echo "make networks FEWVOX_DATASETS=FOLDER   compares the networks on hippocampi (an hour)"
 	@echo "make pictures FEWVOX_DATASETS=FOLDER   draws those of docs/augmentation.md anew"
 	@echo "make clean   removes the environment and caches"
 	@echo "The first of them also installs into $(VENV): about 3 minutes and 2 GB, more with CUDA."
@@ -76,6 +79,10 @@ schedules: $(INSTALLED)
 		--set width=8 --set "patch=[32,40,32]" --set batch=2 $(if $(wildcard $(STUDY)/config.yaml),--resume)
 	$(BIN)/fewvox compare schedules --set data=$(FEWVOX_DATASETS)/hippocampus --set pretrained=$(STUDY) \
 		--out $(SCHEDULES)/comparison
+
+# taken up where it was left; see experiments/configs/networks.yaml
+networks: $(INSTALLED)
+	$(BIN)/fewvox compare networks --set data=$(FEWVOX_DATASETS)/hippocampus --out $(NETWORKS)
 
 # only for docs/augmentation.md, which tells where the MRI is from
 pictures: $(INSTALLED)

@@ -239,7 +239,9 @@ class Bench:
             )
 
     def check_networks(self) -> None:
-        """Raises UserError where an arm fine-tunes another network than the baseline trains."""
+        """Raises UserError where an arm trains another network, and it is not networks that are compared."""
+        if self.config.compare_networks:
+            return
         base = self._network(self.config.baseline)
         for arm in self.config.arms:
             if self.config.arms[arm].predictions is None and self._network(arm) != base:
@@ -247,7 +249,8 @@ class Bench:
                     f"arm {arm}",
                     found=f"its network is {self._network(arm)}, that of {self.config.baseline} is {base}",
                     rule="All arms fine-tune one network, or it is networks that are compared",
-                    remedy=f"Set finetune.network={self._network(arm)} for all, or pretrain {base}",
+                    remedy=f"Set finetune.network={self._network(arm)} for all, pretrain {base}, or compare "
+                    "networks: compare_networks=true",
                 )
 
     def _network(self, arm: str) -> str:

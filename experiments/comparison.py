@@ -61,7 +61,8 @@ class ComparisonConfig:
     `fewvox prepare`. Test cases are `test` of its labelled volumes (chosen by `split_seed`), or all of
     `test_data`, a data set of its own. Everything else is pretrained on, without labels. `finetune` holds
     settings of FinetuneConfig that all arms share. `width` is that of the network, in all trainings.
-    `pretrained` are the weights of the arms that say `pretrained: true`.
+    `pretrained` are the weights of the arms that say `pretrained: true`. With `compare_networks` arms may
+    train different networks, as it is these that are compared.
     """
 
     name: str
@@ -82,6 +83,7 @@ class ComparisonConfig:
     arms: Annotated[dict[ArmName, Arm], Field(min_length=1)]
     width: Annotated[int, Field(ge=1, le=512)] | None = None
     pretrained: str | None = None
+    compare_networks: bool = False
     finetune: dict[str, Any] = field(default_factory=dict)
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
     pictures: Annotated[int, Field(ge=0)] = 3

@@ -132,18 +132,19 @@ def _check_described(info: CheckpointInfo, tensors: dict[str, Tensor], where: Pa
     network = _without_values(architecture)
     _fill(network, {name: tensor.to("meta") for name, tensor in tensors.items()}, where)
     shape, mistakes = probe_shape(network, architecture.in_channels), []
+    first = network.first_convolution.out_channels
     if info.probe is not None and (info.probe.shape != shape or math.prod(shape) > _LARGEST_PROBE):
         mistakes.append(f"a probe of shape {info.probe.shape} where the network has {shape}")
     if info.inputs is not None:
         found = (len(info.inputs.channels), len(info.inputs.responses))
-        if found != (architecture.in_channels, architecture.topology.features[0]):
+        if found != (architecture.in_channels, first):
             mistakes.append(f"inputs of {found[0]} channels that {found[1]} features answered")
     if mistakes:
         raise CheckpointError(
             where,
             found="; ".join(mistakes),
             rule=f"What it tells is of its network of {architecture.in_channels} channels and "
-            f"{architecture.topology.features[0]} features at the finest level, and a probe is small",
+            f"{first} features of its first convolution, and a probe is small",
             remedy=_FROM_HERE,
         )
 

@@ -5,7 +5,7 @@ from typing import Annotated
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..data.settings import settings
 from .networks.network import Network
@@ -39,7 +39,7 @@ class InputStatistics:
 @torch.no_grad()
 def input_statistics(network: Network, images: Tensor) -> InputStatistics:
     """What patches (B, C, Z, Y, X) look like to a network; they are what it sees, without augmentation."""
-    convolution = next(module for module in network.encoder.modules() if isinstance(module, nn.Conv3d))
+    convolution = network.first_convolution
     weight = convolution.weight
     # one patch at a time: the answers are many times as large
     moments = []

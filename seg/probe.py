@@ -7,7 +7,7 @@ from typing import Annotated
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..data.settings import settings
 from .networks.network import Network
@@ -69,7 +69,7 @@ def deviations(network: Network, probe: Probe) -> dict[str, float]:
     The largest difference of mean, standard deviation and values, in standard deviations of the stored
     block. Raises ValueError when the network cannot read an input of the probe's shape.
     """
-    channels = _first_convolution(network).in_channels
+    channels = network.first_convolution.in_channels
     if channels != probe.shape[0]:
         raise ValueError(f"a probe of {probe.shape[0]} channels, and a network of {channels}")
     outputs = _outputs(network, probe.shape)
@@ -82,15 +82,11 @@ def deviations(network: Network, probe: Probe) -> dict[str, float]:
 
 def _extents(network: Network) -> tuple[int, int, int]:
     """The least extents with 4 voxels along every axis that is convolved, and two at the coarsest level."""
-    kernel = _first_convolution(network).kernel_size
+    kernel = network.first_convolution.kernel_size
     z, y, x = (max(m, 4 if k > 1 else 1) for m, k in zip(network.multiple, kernel, strict=True))
     alone = (z, y, x) == network.multiple
     # a single voxel has no variance to be normalised by
     return (z, y, 2 * x) if alone else (z, y, x)
-
-
-def _first_convolution(network: Network) -> nn.Conv3d:
-    return next(module for module in network.encoder.modules() if isinstance(module, nn.Conv3d))
 
 
 @torch.no_grad()

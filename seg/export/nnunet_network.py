@@ -56,8 +56,16 @@ _LAYOUTS = (
 
 
 def layout_of(architecture: Architecture) -> Layout:
-    """nnU-Net's class of a network."""
-    return next(layout for layout in _LAYOUTS if CLASSES[layout.class_name].network == architecture.name)
+    """nnU-Net's class of a network; raises UserError for one that it does not have."""
+    known = {CLASSES[layout.class_name].network: layout for layout in _LAYOUTS}
+    if architecture.name not in known:
+        raise UserError(
+            f"network {architecture.name}",
+            found="nnU-Net has no such network",
+            rule=f"It has: {', '.join(known)}",
+            remedy="Export with --to onnx or --to safetensors",
+        )
+    return known[architecture.name]
 
 
 def arguments(architecture: Architecture) -> dict[str, Any]:
@@ -111,6 +119,7 @@ def weights(checkpoint: Checkpoint, *, with_output: bool) -> dict[str, Tensor]:
 
 def check_network(checkpoint: Checkpoint) -> None:
     """Raises UserError for a network that nnU-Net cannot build or run."""
+    layout_of(checkpoint.info.architecture)
     training = checkpoint.info.plan.training
     poolings = len(checkpoint.info.architecture.topology.strides)
     deepest = [n // m for n, m in zip(training.patch, checkpoint.network().multiple, strict=True)]

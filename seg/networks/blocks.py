@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from .topology import Triple
 
-_SLOPE = 0.01
+SLOPE = 0.01
 
 
 class InstanceNorm(nn.InstanceNorm3d):
@@ -38,7 +38,7 @@ def convolution(inputs: int, outputs: int, kernel: Triple, stride: Triple = (1, 
 
 def rectifier() -> nn.Module:
     """Leaky ReLU, in place."""
-    return nn.LeakyReLU(_SLOPE, inplace=True)
+    return nn.LeakyReLU(SLOPE, inplace=True)
 
 
 class ConvBlock(nn.Sequential):
@@ -66,6 +66,6 @@ class UpBlock(nn.Module):
 def initialise(module: nn.Module) -> None:
     """Weights of convolutions after He et al. 2015 (arXiv:1502.01852), biases 0, as nnU-Net has it."""
     if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
-        nn.init.kaiming_normal_(module.weight, a=_SLOPE)
+        nn.init.kaiming_normal_(module.weight, a=SLOPE)
         if module.bias is not None:
             nn.init.zeros_(module.bias)

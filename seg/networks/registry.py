@@ -1,33 +1,59 @@
 """The networks there are, by name, and how one is built from a checkpoint's description."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 
 from ...data.errors import UserError
-from ...data.plan import Plan
+from ...data.plan import Plan, Training
 from ...data.settings import settings
+from .efficientnet import SCALINGS, EfficientNetUNet, efficientnet_topology
+from .hrnet import HRNet
 from .network import Network
 from .residual_unet import BLOCKS, ResidualUNet
+from .swin_unetr import SwinUNETR, swin_topology
 from .topology import Topology, topology
 from .unet import UNet
 
-NetworkName = Literal["unet", "residual_unet"]
+NetworkName = Literal[
+    "unet",
+    "residual_unet",
+    "efficientnet_b0",
+    "efficientnet_b1",
+    "efficientnet_b2",
+    "efficientnet_b3",
+    "efficientnet_b4",
+    "hrnet",
+    "swin_unetr",
+]
 DEFAULT: NetworkName = "unet"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Registered:
-    """A network's class, what it is and where it is from in a line, and its residual blocks, if it has any.
+    """How a network is made, what it is and where it is from in a line, and the levels a plan asks for.
 
-    `blocks` are those of each level from the finest, the last number for all that are deeper.
+    `network` is called with the numbers of channels and classes and the levels. `blocks` tells whether its
+    levels have residual blocks that are counted in their description.
     """
 
-    network: type[Network]
+    network: Callable[[int, int, Topology], Network]
     summary: str
-    blocks: tuple[int, ...] = ()
+    levels: Callable[[Training], Topology] = topology
+    blocks: bool = False
+
+
+def _efficientnet(name: str, summary: str) -> Registered:
+    scaling = SCALINGS[name]
+    return Registered(
+        network=partial(EfficientNetUNet, scaling=scaling),
+        summary=summary,
+        levels=partial(efficientnet_topology, scaling=scaling),
+    )
 
 
 NETWORKS: dict[NetworkName, Registered] = {
@@ -39,7 +65,24 @@ NETWORKS: dict[NetworkName, Registered] = {
     "residual_unet": Registered(
         network=ResidualUNet,
         summary="nnU-Net's ResEnc: residual blocks in the encoder (Isensee et al. 2024, arXiv:2404.09556).",
-        blocks=BLOCKS,
+        levels=partial(topology, blocks=BLOCKS),
+        blocks=True,
+    ),
+    "efficientnet_b0": _efficientnet(
+        "efficientnet_b0", "A U-Net whose encoder is EfficientNet (Tan & Le 2019, arXiv:1905.11946)."
+    ),
+    "efficientnet_b1": _efficientnet("efficientnet_b1", "The same, 1.1 times as deep."),
+    "efficientnet_b2": _efficientnet("efficientnet_b2", "The same, 1.2 times as deep and 1.1 as wide."),
+    "efficientnet_b3": _efficientnet("efficientnet_b3", "The same, 1.4 times as deep and 1.2 as wide."),
+    "efficientnet_b4": _efficientnet("efficientnet_b4", "The same, 1.8 times as deep and 1.4 as wide."),
+    "hrnet": Registered(
+        network=HRNet,
+        summary="HRNet: levels side by side that exchange features (Wang et al. 2020, arXiv:1908.07919).",
+    ),
+    "swin_unetr": Registered(
+        network=SwinUNETR,
+        summary="Swin UNETR: attention in shifted windows (Hatamizadeh et al. 2022, arXiv:2201.01266).",
+        levels=swin_topology,
     ),
 }
 
@@ -58,14 +101,14 @@ class Architecture:
 
     def __post_init__(self) -> None:
         """Raises ValueError for residual blocks where the network has none, or none where it has some."""
-        if bool(self.topology.blocks) != bool(NETWORKS[self.name].blocks):
+        if bool(self.topology.blocks) != NETWORKS[self.name].blocks:
             raise ValueError(f"a {self.name} with residual blocks {self.topology.blocks}")
 
 
 def architecture_for(plan: Plan, name: NetworkName | None = None) -> Architecture:
     """What the plan asks for under a registered name (None: the plain U-Net).
 
-    Raises UserError for an unknown name.
+    Raises UserError for an unknown name, and for a plan that the network cannot follow.
     """
     name = DEFAULT if name is None else name
     if name not in NETWORKS:
@@ -79,7 +122,7 @@ def architecture_for(plan: Plan, name: NetworkName | None = None) -> Architectur
         name=name,
         in_channels=len(plan.preprocessing.channels),
         classes=plan.labels.outputs if plan.labels else 1,
-        topology=topology(plan.training, NETWORKS[name].blocks),
+        topology=NETWORKS[name].levels(plan.training),
     )
 
 

@@ -52,13 +52,13 @@ class UNet(Network):
         self._check(images)
         features = [images]
         for block in self.encoder:
-            features.append(block(features[-1]))
+            features.append(self._run(block, features[-1]))
         return features[1:]
 
     def decode(self, encoded: Sequence[Tensor]) -> list[Tensor]:
         *skips, features = encoded
         decoded = []
         for block, skip in zip(self.decoder, reversed(skips), strict=True):
-            features = block(features, skip)
+            features = self._run(block, features, skip)
             decoded.append(features)
         return decoded or [features]

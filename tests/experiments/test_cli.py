@@ -236,7 +236,7 @@ def test_the_methods_are_listed_with_what_they_do(typed):
 def test_the_networks_are_listed_with_where_they_are_from(typed):
     status, told = typed("networks")
     assert status == 0
-    for name in ("unet", "residual_unet"):
+    for name in NETWORKS:
         assert f"{name} {NETWORKS[name].summary}" in told
     assert "arXiv:2404.09556" in told
 

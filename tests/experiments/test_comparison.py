@@ -317,3 +317,12 @@ def test_keep_is_shared_where_the_arm_from_scratch_takes_it_back(write):
     arms = GOOD["arms"] | {"scratch": {"finetune": {"keep": {"l2sp": 0}}}}
     config = read_config(write(finetune={"keep": {"l2sp": 0.1}}, arms=arms))
     assert finetune_config(config, "mae", 0).keep.l2sp == 0.1
+
+
+def test_the_study_of_networks_trains_them_alike(tmp_path):
+    config = read_config("networks", [f"data={tmp_path}"])
+    trained = {name: finetune_config(config, name, 0) for name in config.arms}
+    assert config.compare_networks
+    assert len({c.network for c in trained.values()}) == len(config.arms)
+    alike = [replace(c, network=None) for c in trained.values()]
+    assert all(c == alike[0] for c in alike)

@@ -167,7 +167,8 @@ def test_from_microscopy_to_mri_everything_that_can_arrive_does(pretrained, mri,
     torch.testing.assert_close(first_level(found, IMAGE), first_level(source, IMAGE), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+# one EfficientNet for all
+@pytest.mark.parametrize("name", [n for n in NETWORKS if n[-1] not in "1234"])
 def test_the_same_volumes_prove_that_every_block_arrived(tiny_store, tmp_path, name):
     small = ("steps=1", "batch=2", "patch=[8,16,8]", "width=4", "device=cpu")
     before = api.pretrain("mae", tiny_store.path, tmp_path / "mae", set=(*small, f"network={name}")).path

@@ -507,6 +507,37 @@ def test_a_block_that_answers_otherwise_is_an_error(load_source, make_plan, told
         take(fresh(make_plan()), load_source(probe=PROBE), make_plan())
 
 
+def test_no_level_is_proven_where_it_reads_a_coarser_one_that_changed(load_run, make_plan):
+    """HRNet's levels exchange features: the finest answers otherwise when the coarsest begins at random."""
+    plan = make_plan()
+    architecture = architecture_for(plan, "hrnet")
+    source = source_of(load_run(plan=plan, architecture=architecture))
+    source = replace(source, probe=probe.probed(network_of(source), 1))
+    network = build(architecture, 2)
+    report = transfer(network, architecture, source, plan, load=("encoder.0", "decoder.0"))
+    assert report.proof is not None
+    assert report.proof.deviations == {}
+    assert {report.proof.left_out[f"encoder.{level}"] for level in range(2)} == {"encoder.1 begins at random"}
+    report = transfer(network, architecture, source, plan)
+    assert report.proof is not None
+    assert [*report.proof.deviations] == ["encoder.0", "encoder.1", "decoder.0", "output"]
+
+
+@pytest.mark.parametrize("name", ["efficientnet_b0", "hrnet", "swin_unetr"])
+def test_a_deeper_plan_takes_what_fits_or_is_refused(load_run, make_plan, name):
+    """Every tensor that is told as loaded is that of the source under the name that is told."""
+    plan, deeper = make_plan(), make_plan(patch=(8, 16, 16), strides=(FLAT, CUBE))
+    source = source_of(load_run(plan=plan, architecture=architecture_for(plan, name)))
+    architecture = architecture_for(deeper, name)
+    network = build(architecture, 2)
+    report = transfer(network, architecture, source, deeper, expected_share=1e-9)
+    state = network.state_dict()
+    for tensor in report.tensors:
+        if tensor.state == "loaded":
+            torch.testing.assert_close(state[tensor.name], source.tensors[tensor.source or ""])
+    assert any(t.state == "re-initialised" for t in report.tensors)
+
+
 def test_what_reads_from_changed_blocks_is_left_out_of_the_proof(load_source, make_plan, told_deviation):
     asked = told_deviation(0.0)
     report = take(fresh(make_plan()), load_source(probe=PROBE), make_plan(), load="encoder")

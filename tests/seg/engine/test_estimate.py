@@ -32,7 +32,8 @@ def test_the_estimate_leaves_the_task_untouched(make_plan):
     assert all(p.device.type == "cpu" for p in task.parameters())
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+# one EfficientNet for all
+@pytest.mark.parametrize("name", [n for n in NETWORKS if n[-1] not in "1234"])
 def test_memory_grows_with_the_batch_by_the_activations(make_plan, name):
     network = build(architecture_for(make_plan(), name), 0)
     one, two, four = (training_bytes(network, batch, 1, (8, 16, 16)) for batch in (1, 2, 4))

@@ -13,9 +13,11 @@ from fewvox.data.plan import Window
 from fewvox.data.preprocess import preprocess
 from fewvox.seg import batch_predict, checkpoint
 from fewvox.seg.checkpoint import load
+from fewvox.seg.export.nnssl import export_nnssl
 from fewvox.seg.export.nnunet import MODEL, export_nnunet
 from fewvox.seg.export.nnunet_network import arguments, weights
 from fewvox.seg.export.nnunet_plans import differences_in_predicting, differences_in_preparing, plans
+from fewvox.seg.export.safetensors_file import export_safetensors
 from fewvox.seg.networks.registry import architecture_for, build
 from fewvox.seg.sliding_window import gaussian
 from torch.nn import functional as F
@@ -55,6 +57,20 @@ def test_the_files_hold_tensors_and_plain_values_alone(make_run, make_plan, tmp_
     export_nnunet(load(make_run(plan=make_plan(**DEEP))), tmp_path / "out")
     for name in ("checkpoint.pth", f"{MODEL}/fold_0/checkpoint_final.pth"):
         assert "network_weights" in torch.load(tmp_path / "out" / name, weights_only=True)
+
+
+@pytest.mark.parametrize("name", ["efficientnet_b0", "hrnet", "swin_unetr"])
+def test_networks_that_nnunet_does_not_have_are_refused(make_run, make_plan, tmp_path, name):
+    plan = make_plan(**DEEP)
+    made = load(make_run(plan=plan, architecture=architecture_for(plan, name)))
+    for export, out in ((export_nnunet, tmp_path / "out"), (export_nnssl, tmp_path / "out.pth")):
+        with pytest.raises(UserError, match=r"unet, residual_unet.*--to onnx or --to safetensors"):
+            export(made, out)
+        assert not out.exists()
+    export_safetensors(made, tmp_path / "plain")
+    again = load(tmp_path / "plain" / checkpoint.WEIGHTS)
+    assert again.info.architecture == made.info.architecture
+    assert all(torch.equal(again.tensors[key], tensor) for key, tensor in made.tensors.items())
 
 
 def test_a_pretrained_run_has_no_output_and_no_model(make_run, make_plan, tmp_path):

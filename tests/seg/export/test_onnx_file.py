@@ -10,6 +10,7 @@ from fewvox.data.errors import UserError
 from fewvox.seg.checkpoint import load
 from fewvox.seg.export import onnx_file
 from fewvox.seg.export.onnx_file import export_onnx
+from fewvox.seg.networks.registry import NETWORKS, architecture_for
 
 
 @pytest.fixture
@@ -26,8 +27,10 @@ def test_a_missing_package_is_told(make_run, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_it_gives_the_logits_for_any_batch(onnxruntime, make_run, tmp_path):
-    checkpoint = load(make_run())
+# one EfficientNet for all
+@pytest.mark.parametrize("name", [n for n in NETWORKS if n[-1] not in "1234"])
+def test_it_gives_the_logits_for_any_batch(onnxruntime, make_run, make_plan, tmp_path, name):
+    checkpoint = load(make_run(architecture=architecture_for(make_plan(), name)))
     export_onnx(checkpoint, tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     images = np.random.default_rng(0).normal(size=(3, 1, 4, 8, 8)).astype(np.float32)
