@@ -18,7 +18,7 @@ _OTSU_SHARE = 0.3
 
 
 def components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Components of a mask (Z, Y, X): their numbers from 1, int32, 0 outside; and the voxels of each, (n,)."""
+    """Components of a mask (Z, Y, X): their numbers from 1, int32, 0 outside; voxels of each, (n,)."""
     numbers = np.empty(mask.shape, np.int32)
     count = int(ndimage.label(mask, _TOUCHING, output=numbers))  # type: ignore[arg-type]
     return numbers, np.bincount(numbers.ravel(), minlength=count + 1)[1:]
