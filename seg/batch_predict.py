@@ -18,7 +18,7 @@ from ..data.reading import ScanOptions, read_image, refuse_unknown
 from ..data.settings import plain, read_json, settings
 from ..data.sources import source_hash
 from .checkpoint import Checkpoint, CheckpointInfo, load
-from .predict import Predictor
+from .predict import Model, Predictor
 from .training import choose_device
 
 MANIFEST = "predictions.json"
@@ -93,7 +93,8 @@ def predict(
         UserError: the model or data cannot be read, or `out` holds something else.
     """
     checkpoint, out, options = load(model), Path(out), options or ScanOptions()
-    predictor = Predictor(network=checkpoint.network().to(choose_device(device)), plan=checkpoint.info.plan)
+    network = checkpoint.network().to(choose_device(device))
+    predictor = Predictor(models=(Model(network=network, plan=checkpoint.info.plan),))
     cases = _chosen(find_images(data, checkpoint.info.plan.preprocessing.channels), only, data)
     refuse_unknown(options, cases)
     refuse_among_images(out, data)

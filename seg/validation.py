@@ -5,7 +5,7 @@ from ..data.plan import Plan
 from ..data.store import Store
 from .metrics import dice
 from .networks.network import Network
-from .predict import Predictor
+from .predict import Model, Predictor
 
 
 class Validator:
@@ -13,7 +13,7 @@ class Validator:
 
     def __init__(self, store: Store, cases: tuple[str, ...], plan: Plan, network: Network) -> None:
         self.store, self.cases, self.table = store, cases, plan.labels or LabelTable()
-        self.predictor = Predictor(network=network, plan=plan)
+        self.predictor = Predictor(models=(Model(network=network, plan=plan),))
 
     def __call__(self) -> dict[str, float]:
         """Mean Dice per class over the cases where it is defined, each over its annotated voxels."""
