@@ -37,12 +37,15 @@ class PredictConfig:
     """How volumes are predicted.
 
     `overlap` is the least share of a window's extent that lies in the next one. With `mirror` the output is
-    the mean over the eight flips of the three axes. `batch` is the number of windows at once, chosen when
+    the mean over the eight flips of the three axes. A voxel is of a class whose probability is above
+    `threshold` where classes overlap (None: 0.5) or there is one beside the background (None: the likelier
+    of the two). `batch` is the number of windows at once, chosen when
     None. `memory_gib` is what a prediction may take in memory, in GiB; None: what is free.
     """
 
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
     mirror: bool = False
+    threshold: Annotated[float, Field(gt=0, lt=1)] | None = None
     batch: Annotated[int, Field(ge=1)] | None = None
     memory_gib: Annotated[float, Field(gt=0)] | None = None
 
@@ -62,6 +65,7 @@ class Predictor:
             raise ValueError("a prediction has at least one model")
         for model in self.models[1:]:
             _refuse_unlike(self.models[0].plan, model.plan)
+        _refuse_threshold(self.config, self.models[0].plan)
 
     @torch.inference_mode()
     def probabilities(self, image: np.ndarray) -> np.ndarray:
@@ -89,9 +93,12 @@ class Predictor:
         return self.chosen(self.probabilities(image))
 
     def chosen(self, probabilities: np.ndarray) -> np.ndarray:
-        """Class numbers of probabilities: the likeliest class, or all above a half where they overlap."""
+        """Class numbers of probabilities: the likeliest, or those above the threshold where they overlap."""
+        threshold = self.config.threshold
         if self._overlapping:
-            return (probabilities > 0.5).astype(np.uint8)
+            return (probabilities > (threshold or 0.5)).astype(np.uint8)
+        if threshold is not None:
+            return (probabilities[1] > threshold).astype(np.uint8)
         return probabilities.argmax(axis=0).astype(np.min_scalar_type(len(probabilities) - 1))
 
     @torch.inference_mode()
@@ -167,6 +174,20 @@ def _refuse_unlike(first: Plan, other: Plan) -> None:
                 rule="Models that are averaged have the same channels and classes",
                 remedy="Predict with each of them into a folder of its own",
             )
+
+
+def _refuse_threshold(config: PredictConfig, plan: Plan) -> None:
+    if config.threshold is not None and plan.labels is not None and not _takes_threshold(plan.labels):
+        raise UserError(
+            f"threshold {config.threshold}",
+            found=f"{plan.labels.classes - 1} classes of which a voxel has one",
+            rule="A threshold decides where classes may overlap, or where there is one beside the background",
+            remedy="Leave it out: each voxel gets its likeliest class",
+        )
+
+
+def _takes_threshold(labels: LabelTable) -> bool:
+    return labels.kind == "overlapping" or labels.classes == 2
 
 
 def _meaning(plan: Plan) -> tuple[object, ...]:
