@@ -120,9 +120,10 @@ def labels_of_masks(config: PostprocessConfig, table: LabelTable) -> LabelTable:
 
 
 def finishing(config: PostprocessConfig, plan: Plan) -> Finish:
-    """A function that does to the class numbers of a volume's mask what `config` tells.
+    """A function that makes the values of a volume's mask of its class numbers, as `config` tells.
 
-    Lengths are those of the plan's unit; the voxel of a volume that tells no spacing has edges of 1.
+    These are label values, or the numbers of objects in as wide a type as they need. Lengths are those of
+    the plan's unit; the voxel of a volume that tells no spacing has edges of 1.
     """
     table = plan.labels or LabelTable()
 
@@ -130,8 +131,9 @@ def finishing(config: PostprocessConfig, plan: Plan) -> Finish:
         spacing = volume.in_unit(plan.preprocessing.unit).spacing or (1.0, 1.0, 1.0)
         cleaned = clean(numbers, config, table, spacing)
         if config.instances.method == "none":
-            return cleaned
-        return numbered(cleaned, config.instances, table, spacing)
+            return table.decode(cleaned)
+        objects = numbered(cleaned, config.instances, table, spacing)
+        return objects.astype(np.min_scalar_type(objects.max(initial=0)))
 
     return finish
 

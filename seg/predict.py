@@ -20,7 +20,7 @@ from ..data.volume import Volume
 from .networks.network import Network
 from .sliding_window import stitch
 
-# what is done to class numbers (Z, Y, X), or (K, Z, Y, X) of 0 and 1, before they are written
+# what makes the values that are written of class numbers (Z, Y, X), or (K, Z, Y, X) of 0 and 1
 Finish = Callable[[np.ndarray, Volume], np.ndarray]
 
 
@@ -135,7 +135,7 @@ class Predictor:
         """Writes the mask of a volume to `out`, in the format and geometry of its source.
 
         Its probabilities, float32 (K, Z, Y, X), are written to `maps` where that is given; `finish` makes
-        other class numbers of those that were chosen.
+        its values of the class numbers, in the type that they need; those of the labels when None.
         """
         table = self._table
         probabilities = self.probabilities_of(volume, where)
@@ -143,7 +143,7 @@ class Predictor:
         if maps is not None:
             write_like(maps, probabilities, volume.source)
         numbers = self.chosen(probabilities)
-        write_like(out, table.decode(finish(numbers, volume) if finish else numbers), volume.source)
+        write_like(out, finish(numbers, volume) if finish else table.decode(numbers), volume.source)
 
     @property
     def _table(self) -> LabelTable:
