@@ -224,10 +224,15 @@ class Predictor:
         return 1 if model.device.type == "cpu" else model.plan.training.batch
 
     def _need(self, model: Model, tiles: Tiles, volume: OpenVolume) -> Need:
-        channels = len(model.plan.preprocessing.channels)
-        passing = activation_bytes(model.network, self._batch(model), channels, tiles.patch)
-        shape, classes = volume.shape, model.outputs
-        return Need(tiles=tiles, shape=shape, channels=channels, classes=classes, passing=passing)
+        channels = volume.array.shape[0]
+        return Need(
+            tiles=tiles,
+            shape=volume.shape,
+            channels=channels,
+            classes=model.outputs,
+            voxel_bytes=channels * volume.array.dtype.itemsize,
+            passing=activation_bytes(model.network, self._batch(model), channels, tiles.patch),
+        )
 
     @property
     def _bytes(self) -> int:

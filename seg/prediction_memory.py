@@ -53,13 +53,14 @@ def _free_of_limit() -> float:
 class Need:
     """What one network takes for a volume of `shape`.
 
-    `passing` are the bytes of a forward pass (`activation_bytes`).
+    `voxel_bytes` are those of a voxel as it is stored, `passing` those of a forward pass (`activation_bytes`).
     """
 
     tiles: Tiles
     shape: Shape
     channels: int
     classes: int
+    voxel_bytes: int
     passing: int
 
     def of(self, rows: slice) -> int:
@@ -71,7 +72,15 @@ class Need:
         # means, probabilities, and what resampling makes of them
         slab = next(thin(slice(0, self.shape[0]), (1, *self.shape)))
         passed_on = 4 * self.classes * (slab.stop * (rows.stop - rows.start) * self.shape[2] * _FLOAT + plane)
-        return kept + weights + self.passing + passed_on
+        read = self.voxel_bytes * math.prod(self._read(rows)) * self.shape[2]
+        return kept + read + weights + self.passing + passed_on
+
+    def _read(self, rows: slice) -> tuple[int, int]:
+        """Slices and rows of the volume that the windows at one start are made of."""
+        (depth, height, _), seen = self.tiles.shape, min(self._height(rows), self.tiles.shape[1])
+        z = needed(self.shape[0], depth, slice(0, min(depth, self.tiles.patch[0])))
+        y = needed(self.shape[1], height, slice(0, seen))
+        return z.stop - z.start, y.stop - y.start
 
     def _height(self, rows: slice) -> int:
         """Rows of the padded image that the windows of a region see."""
