@@ -53,7 +53,7 @@ def _free_of_limit() -> float:
 class Need:
     """What one network takes for a volume of `shape`.
 
-    `voxel_bytes` are those of a voxel as it is stored, `passing` those of a forward pass (`activation_bytes`).
+    `voxel_bytes` are those of a voxel as stored, `passing` those of a forward pass (`activation_bytes`).
     """
 
     tiles: Tiles
