@@ -12,7 +12,7 @@ from ..data.errors import UserError
 from ..data.labels import LabelTable
 from ..data.plan import Plan
 from ..data.settings import read_yaml, settings
-from ..data.volume import Triple, Volume
+from ..data.volume import OpenVolume, Triple
 from .components import Keep, at_least, filled, kept
 from .instances import InstancesConfig, check_instances, numbered
 from .predict import Finish
@@ -127,7 +127,7 @@ def finishing(config: PostprocessConfig, plan: Plan) -> Finish:
     """
     table = plan.labels or LabelTable()
 
-    def finish(numbers: np.ndarray, volume: Volume) -> np.ndarray:
+    def finish(numbers: np.ndarray, volume: OpenVolume) -> np.ndarray:
         spacing = volume.in_unit(plan.preprocessing.unit).spacing or (1.0, 1.0, 1.0)
         cleaned = clean(numbers, config, table, spacing)
         if config.instances.method == "none":
