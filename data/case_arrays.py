@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -12,7 +11,7 @@ import numpy as np
 from .intensities import Intensity
 from .label_voxels import ClassNumbers
 from .plan import Preprocessing
-from .preprocess import normalised, value_range
+from .preprocess import Normalised, value_range
 from .resample import coarsen_image, needed, resample_box, resample_labels_box
 from .slabs import Box, Held, boxes
 from .store import CHUNK, as_float32, create_array, open_array, stored_dtype, write_box
@@ -34,7 +33,7 @@ def write_image(
     dtype = np.dtype(np.float32) if "none" in how.normalisation else stored_dtype(*value_range(how, measured))
     out = create_array(folder / "image_0.b2nd", (source.shape[0], *shape), dtype)
     for slices, box in _slabwise(source, partial(Held.of, source), shape):
-        seen = _Normalised(array=slices, how=how, measured=measured)
+        seen = Normalised(array=slices, how=how, measured=measured)
         write_box(out, _start(box), resample_box(seen, shape, box, how.orders))
 
 
@@ -112,26 +111,6 @@ class _Draw:
             kept = np.sort(np.argpartition(keys, MAX_POSITIONS)[:MAX_POSITIONS])
             keys, positions = keys[kept], positions[kept]
         self._keys, self.positions = keys, positions
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Normalised:
-    """An array of grey values as a network sees them."""
-
-    array: Voxels
-    how: Preprocessing
-    measured: Sequence[Intensity]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.array.shape
-
-    @property
-    def dtype(self) -> np.dtype:
-        return np.dtype(np.float32)
-
-    def __getitem__(self, key: tuple[slice, ...]) -> np.ndarray:
-        return normalised(self.array[key], self.how, self.measured)
 
 
 def _slabwise(source: Voxels, hold: Callable[[slice], H], shape: Shape) -> Iterator[tuple[H, Box]]:

@@ -66,6 +66,11 @@ class LabelTable:
         """Type of class numbers: int8 up to 128 classes, int16 above."""
         return np.min_scalar_type(-self.classes)
 
+    @property
+    def mask_dtype(self) -> np.dtype:
+        """Type of the values of the user's files: the narrowest unsigned one."""
+        return np.dtype(np.uint8) if self.kind == "overlapping" else np.min_scalar_type(max(self.values))
+
     def encode(self, labels: np.ndarray) -> np.ndarray:
         """File values as class numbers, `IGNORED` where nobody annotated, same shape.
 
@@ -93,8 +98,8 @@ class LabelTable:
         Overlapping classes, (K, Z, Y, X) of 0 and 1, stay what they are.
         """
         if self.kind == "overlapping":
-            return classes.astype(np.uint8)
-        return np.asarray(self.values).astype(np.min_scalar_type(max(self.values)))[classes]
+            return classes.astype(self.mask_dtype)
+        return np.asarray(self.values).astype(self.mask_dtype)[classes]
 
     def members(self, numbers: np.ndarray, of_class: int) -> np.ndarray:
         """Which voxels are of a class (from 1), (Z, Y, X) bool, by class numbers as `encode` makes them."""

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -10,8 +10,9 @@ from .errors import UserError
 from .formats.alike import is_turned
 from .intensities import Intensity, measure
 from .plan import SPACING_TOLERANCE, Preprocessing, Scheme, Window
-from .resample import resample, resampled_shape
-from .volume import OpenVolume, Shape, Triple, Volume
+from .resample import needed, resample, resample_part, resampled_shape
+from .slabs import Held
+from .volume import OpenVolume, Shape, Triple, Volume, Voxels
 
 
 def preprocess(volume: Volume, how: Preprocessing, where: object) -> np.ndarray:
@@ -100,6 +101,58 @@ def normalised(array: np.ndarray, how: Preprocessing, measured: Sequence[Intensi
         values -= shift
         out[c] = values * scale
     return out
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Normalised:
+    """An array of grey values (C, Z, Y, X) as a network sees them; what is asked for is computed."""
+
+    array: Voxels
+    how: Preprocessing
+    measured: Sequence[Intensity]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Extent of the array."""
+        return self.array.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the voxels."""
+        return np.dtype(np.float32)
+
+    def __getitem__(self, key: tuple[slice, ...]) -> np.ndarray:
+        """The part that the slices name."""
+        return normalised(self.array[key], self.how, self.measured)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prepared:
+    """What `preprocess` makes of a volume, of which parts are computed when they are asked for.
+
+    `measured` are the grey values of each channel of the whole volume.
+    """
+
+    array: Voxels
+    shape: Shape
+    how: Preprocessing
+    measured: Sequence[Intensity]
+
+    @classmethod
+    def of(
+        cls, volume: OpenVolume, how: Preprocessing, measured: Sequence[Intensity], where: object
+    ) -> "Prepared":
+        """Raises UserError when channels or spacing of the volume do not answer to the plan."""
+        check_fits(volume, how, where)
+        shape = target_shape(volume, how, where)
+        return cls(array=volume.array, shape=shape, how=how, measured=measured)
+
+    def fill(self, out: np.ndarray, z: slice, y: slice) -> None:
+        """Writes these slices and rows to `out` (C, z, y, X); what they need of the source is read once."""
+        _, depth, height, _ = self.array.shape
+        reads = needed(depth, self.shape[0], z), needed(height, self.shape[1], y)
+        seen = Normalised(array=Held.of(self.array, *reads), how=self.how, measured=self.measured)
+        resample_part(seen, self.shape, z, y, out, self.how.orders)
 
 
 def _mapping(scheme: Scheme, found: Intensity, window: Window | None) -> tuple[float, float, float, float]:

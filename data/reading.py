@@ -1,5 +1,6 @@
 """Opening the files of a case, with what a user says of them."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,10 +14,11 @@ from .errors import DatasetError, UserError, VolumeError
 from .formats.alike import stored_alike
 from .formats.choices import AS_STORED, ReadChoices
 from .formats.files import open_volume
+from .intensities import Intensity, IntensityMeter
 from .label_voxels import ClassNumbers, label_voxels
 from .labels import LabelKind, LabelTable
 from .sidecars import Spacing, read_sidecar
-from .slabs import parts
+from .slabs import Channel, parts
 from .volume import OpenVolume, Triple, Volume, Voxels
 
 _FLOAT32 = float(np.finfo(np.float32).max)
@@ -78,6 +80,25 @@ def read_image(case: Case, options: ScanOptions = AS_FOUND) -> Volume:
     if bad:
         raise not_finite(case.image, bad, volume.array.size)
     return volume
+
+
+def measured_image(volume: OpenVolume, where: object) -> list[Intensity]:
+    """The grey values of each channel of a whole volume, read piece by piece.
+
+    Raises UserError unless every voxel is a finite float32.
+    """
+    found = []
+    for c in range(volume.array.shape[0]):
+        channel, bad = Channel(whole=volume.array, number=c), 0
+        meter = IntensityMeter(math.prod(channel.shape))
+        for _, part in parts(channel):
+            bad += nonfinite(part)
+            if not bad:
+                meter.add(part)
+        if bad:
+            raise not_finite(where, bad, math.prod(channel.shape))
+        found.append(meter.result())
+    return found
 
 
 def as_told(volume: OpenVolume, case: Case, options: ScanOptions) -> OpenVolume:
@@ -174,7 +195,7 @@ def made_finite(voxels: np.ndarray, value: float) -> np.ndarray:
     return np.where(finite, voxels, np.asarray(value, voxels.dtype))
 
 
-def not_finite(path: Path, bad: int, voxels: int) -> UserError:
+def not_finite(path: object, bad: int, voxels: int) -> UserError:
     """The error that tells of voxels without a finite value."""
     return UserError(
         path,

@@ -49,6 +49,16 @@ def resample_box(source: Voxels, shape: Shape, box: Box, orders: Orders = LINEAR
     return _mixed(np.asarray(source[(slice(None), *reads)], dtype=np.float32), matrices)
 
 
+def resample_part(
+    source: Voxels, shape: Shape, z: slice, y: slice, out: np.ndarray, orders: Orders = LINEAR
+) -> None:
+    """Fills `out` (C, z, y, X) with these slices and rows of what `resample` makes at `shape`."""
+    extent = (z.stop - z.start, y.stop - y.start, shape[2])
+    for box in boxes(extent, (_EDGE, _EDGE, _EDGE)):
+        there = tuple(slice(b.start + s, b.stop + s) for b, s in zip(box, (z.start, y.start, 0), strict=True))
+        out[(slice(None), *box)] = resample_box(source, shape, (there[0], there[1], there[2]), orders)
+
+
 def needed(old: int, new: int, part: slice) -> slice:
     """The samples of an axis of `old` that `part` of the same axis at `new` samples is made of."""
     return part if old == new else _axis(old, new, part, 1)[0]

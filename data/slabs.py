@@ -29,30 +29,33 @@ def slabs(array: Voxels) -> Iterator[slice]:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Held:
-    """Slices of an array (C, Z, Y, X) in memory, from `first` on, numbered as in the whole."""
+    """Slices of an array (C, Z, Y, X) in memory, numbered as in the whole.
 
-    whole: Voxels
+    `shape` is that of the whole; what is held begins at slice `first` and at row `first_row`.
+    """
+
+    shape: tuple[int, ...]
     first: int
     slices: np.ndarray
+    first_row: int = 0
 
     @classmethod
-    def of(cls, array: Voxels, z: slice) -> "Held":
-        """Reads these slices."""
-        return cls(whole=array, first=z.start, slices=array[:, z])
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Extent of the whole."""
-        return self.whole.shape
+    def of(cls, array: Voxels, z: slice, y: slice | None = None) -> "Held":
+        """Reads these slices, and of them these rows or all."""
+        if y is None:
+            return cls(shape=array.shape, first=z.start, slices=array[:, z])
+        return cls(shape=array.shape, first=z.start, slices=array[:, z, y], first_row=y.start)
 
     @property
     def dtype(self) -> np.dtype:
         """Type of the voxels."""
-        return self.whole.dtype
+        return self.slices.dtype
 
     def __getitem__(self, key: tuple[slice, ...]) -> np.ndarray:
-        """The part that the slices name; the second must lie in what is held."""
+        """The part that the slices name, which lies in what is held."""
         c, z, *plane = key
+        if plane and self.first_row:
+            plane[0] = slice(plane[0].start - self.first_row, plane[0].stop - self.first_row)
         return self.slices[(c, slice(z.start - self.first, z.stop - self.first), *plane)]
 
 

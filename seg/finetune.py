@@ -30,6 +30,7 @@ from .losses import LossConfig
 from .model_card import write_card
 from .networks.network import Network
 from .networks.registry import architecture_for, build
+from .postprocess_choice import write_choice
 from .predict import kind_of
 from .snapshots import Snapshots, seen_in_training, write_picture
 from .source import Source
@@ -220,6 +221,8 @@ def finetune(
     if validator is None and config.pictures:
         seen = seen_in_training(store, split.train, plan, _result(network, out), config.seed)
         write_picture(out, plan, seen, "training case", whole(config.steps))
+    if split.validation:
+        write_choice(out, store, split.validation, config.device)
     write_card(out)
     return Finetuned(path=out, scores=scores)
 

@@ -14,7 +14,7 @@ from ..data.plan import Plan
 from ..data.store import Store
 from .metrics import dice
 from .networks.network import Network
-from .predict import Predictor
+from .predict import Model, Predictor
 
 # as many as 16 cases have one each
 _PATCHES = 16
@@ -38,7 +38,7 @@ class Validator:
 
     def __init__(self, store: Store, cases: tuple[str, ...], plan: Plan, network: Network) -> None:
         self.store, self.cases, self.table = store, cases, plan.labels or LabelTable()
-        self.predictor = Predictor(network=network, plan=plan)
+        self.predictor = Predictor(models=(Model(network=network, plan=plan),))
         self.seen: Slice | None = None
 
     def __call__(self) -> dict[str, float]:

@@ -9,8 +9,11 @@ from fewvox.data.dataset import DatasetError
 from fewvox.data.errors import UserError
 from fewvox.data.formats.files import read_volume
 from fewvox.data.hashing import content_hash
+from fewvox.data.labels import LabelTable
 from fewvox.seg import batch_predict
 from fewvox.seg.batch_predict import MANIFEST, masks_in, predict, read_manifest
+from fewvox.seg.components import components, kept
+from fewvox.seg.predict import PredictConfig
 
 IDS = ("a", "b", "c", "deep/d", "e")
 
@@ -84,10 +87,10 @@ def test_a_changed_image_is_predicted_again(tmp_path, images, make_run, save_nif
 def test_a_prediction_that_was_killed_is_completed(tmp_path, images, make_run, monkeypatch):
     run, out, once = make_run(), tmp_path / "out", batch_predict._predict_case
 
-    def die_at_b(predictor, checkpoint, case, *rest, **asked):
+    def die_at_b(task, case, *rest, **asked):
         if case.id == "b":
             raise KeyboardInterrupt
-        return once(predictor, checkpoint, case, *rest, **asked)
+        return once(task, case, *rest, **asked)
 
     monkeypatch.setattr(batch_predict, "_predict_case", die_at_b)
     with pytest.raises(KeyboardInterrupt):
@@ -188,10 +191,10 @@ def test_masks_are_the_same_whichever_cases_came_before(tmp_path, images, make_r
 def test_a_mask_that_cannot_be_written_does_not_stop_the_others(tmp_path, images, make_run, monkeypatch):
     once = batch_predict.Predictor.write_mask
 
-    def fail_at_b(self, volume, where, out, maps):
+    def fail_at_b(self, volume, where, out, maps, finish):
         if out.name == "b.nii.gz":
             raise OSError("no space left on device")
-        once(self, volume, where, out, maps)
+        once(self, volume, where, out, maps, finish)
 
     monkeypatch.setattr(batch_predict.Predictor, "write_mask", fail_at_b)
     made = predict(make_run(), images, tmp_path / "out")
@@ -296,3 +299,124 @@ def test_no_volume_is_unseen_by_weights_that_do_not_tell_what_they_saw(tmp_path,
     assert manifest is not None
     roles = {case: made.role for case, made in manifest.cases.items()}
     assert roles == {"a": "training", "b": "pretraining", "deep/d": "unknown", "e": "unknown"}
+
+
+def manifest_of(folder):
+    found = read_manifest(folder)
+    assert found is not None
+    return found
+
+
+def array_of(path):
+    return np.asarray(nib.load(path).dataobj)  # type: ignore[attr-defined]
+
+
+def test_several_models_make_the_mask_of_their_mean_probability(tmp_path, images, make_run):
+    runs = [make_run("one"), make_run("two", seed=1)]
+    for run in runs:
+        predict(run, images, tmp_path / f"by_{run.name}", only=["a"], probabilities=True)
+    predict(runs, images, tmp_path / "both", only=["a"], probabilities=True)
+    each = [array_of(tmp_path / f / "a_probabilities.nii.gz") for f in ("by_one", "by_two", "both")]
+    np.testing.assert_allclose((each[0] + each[1]) / 2, each[2], atol=1e-6)
+    np.testing.assert_array_equal(each[2].argmax(axis=-1), array_of(tmp_path / "both/a.nii.gz"))
+    assert len(manifest_of(tmp_path / "both").model_hashes) == 2
+
+
+def test_masks_of_the_same_models_in_another_order_are_completed_and_of_fewer_are_not(
+    tmp_path, images, make_run
+):
+    one, two = make_run("one"), make_run("two", seed=1)
+    predict([one, two], images, tmp_path / "out", only=["a"])
+    assert predict([two, one], images, tmp_path / "out", only=["a"]).kept == ("a",)
+    for other in (one, [one, one], [one, two, two]):
+        with pytest.raises(UserError, match="masks of another model"):
+            predict(other, images, tmp_path / "out", only=["a"])
+
+
+def test_a_case_is_to_several_models_what_it_was_to_any(tmp_path, images, make_run):
+    a, b, d = (content_hash(read_volume(images / f"{case}.nii.gz").array) for case in ("a", "b", "deep/d"))
+    one = make_run("one", trained_on=(a,), validated_on=(b,), inherited=(d,))
+    two = make_run("two", seed=1, trained_on=(b,))
+    predict([one, two], images, tmp_path / "out")
+    roles = {case: made.role for case, made in manifest_of(tmp_path / "out").cases.items()}
+    assert roles == {"a": "training", "b": "training", "deep/d": "pretraining", "e": "unseen"}
+    unsure = make_run("unsure", seed=2, inherited_all=False)
+    predict([two, unsure], images, tmp_path / "more", only=["e"])
+    assert manifest_of(tmp_path / "more").cases["e"].role == "unknown"
+
+
+def test_models_of_other_classes_are_refused(tmp_path, images, make_run, make_plan):
+    other = make_run("other", plan=make_plan(labels=LabelTable(values=(0, 1, 5))))
+    with pytest.raises(UserError, match="the same channels and classes"):
+        predict([make_run(), other], images, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_masks_that_were_made_otherwise_do_not_mix(tmp_path, images, make_run):
+    run, out = make_run(), tmp_path / "out"
+    predict(run, images, out, only=["a"])
+    before = masks(out)
+    for config in (PredictConfig(overlap=0.25), PredictConfig(mirror=True)):
+        with pytest.raises(
+            UserError, match=r"masks made with (overlap 0\.5, not 0\.25|mirror False, not True)"
+        ):
+            predict(run, images, out, only=["a"], config=config)
+    (tmp_path / "own.yaml").write_text("classes: {1: {keep: largest}}")
+    with pytest.raises(UserError, match="masks made with postprocess"):
+        predict(run, images, out, only=["a"], postprocess=tmp_path / "own.yaml")
+    # how many windows at once, and in how much memory, makes no other masks
+    config = PredictConfig(batch=2, memory_gib=8)
+    assert predict(run, images, out, only=["a"], config=config).kept == ("a",)
+    assert masks(out) == before
+
+
+def test_what_a_run_chose_is_done_to_its_masks_and_recorded(tmp_path, images, make_run):
+    run, told = make_run(), []
+    (run / "postprocess.yaml").write_text("classes: {2: {keep: largest}}")
+    predict(run, images, tmp_path / "out", only=["a"], announce=told.append)
+    assert any("chosen on validation cases" in line for line in told)
+    assert manifest_of(tmp_path / "out").options.postprocess.classes[2].keep == "largest"
+    predict(run, images, tmp_path / "raw", only=["a"], postprocess="none")
+    made, raw = (array_of(tmp_path / f / "a.nii.gz") for f in ("out", "raw"))
+    assert components(raw == 2)[1].size > 1
+    np.testing.assert_array_equal(made, np.where((raw != 2) | kept(raw == 2, "largest"), raw, 0))
+
+
+def test_masks_of_numbered_objects_say_that_they_are(tmp_path, images, make_run):
+    (tmp_path / "own.yaml").write_text("instances: {method: border, value: 1, border: 2}")
+    predict(make_run(), images, tmp_path / "out", only=["a"], postprocess=tmp_path / "own.yaml")
+    predict(make_run(), images, tmp_path / "raw", only=["a"])
+    assert manifest_of(tmp_path / "out").labels.kind == "instances"
+    found, raw = (array_of(tmp_path / f / "a.nii.gz") for f in ("out", "raw"))
+    assert sorted(np.unique(found).tolist()) == list(range(int(found.max()) + 1))
+    assert found.max() > 2
+    np.testing.assert_array_equal(found > 0, raw > 0)
+
+
+def test_a_threshold_decides_for_one_class(tmp_path, images, make_run, make_plan):
+    run = make_run(plan=make_plan(labels=LabelTable(values=(0, 9))))
+    for threshold in (0.3, 0.7):
+        out = tmp_path / str(threshold)
+        predict(run, images, out, only=["a"], probabilities=True, config=PredictConfig(threshold=threshold))
+        likely = array_of(out / "a_probabilities.nii.gz")[..., 1] > threshold
+        np.testing.assert_array_equal(array_of(out / "a.nii.gz"), np.where(likely, 9, 0))
+    with pytest.raises(UserError, match=r"threshold 0\.3, not 0\.7"):
+        predict(run, images, tmp_path / "0.3", config=PredictConfig(threshold=0.7))
+    with pytest.raises(UserError, match="2 classes of which a voxel has one"):
+        predict(make_run("two"), images, tmp_path / "out", config=PredictConfig(threshold=0.3))
+
+
+def test_masks_of_an_older_version_are_completed(tmp_path, images, make_run):
+    """Version 1 knew one model and no settings: what are the defaults now was done then."""
+    run, out = make_run(), tmp_path / "out"
+    predict(run, images, out, only=["a"])
+    values = json.loads((out / MANIFEST).read_text())
+    (model_hash,) = values.pop("model_hashes")
+    del values["options"]
+    (out / MANIFEST).write_text(json.dumps({**values, "version": 1, "model_hash": model_hash}))
+    made = predict(run, images, out, only=["a", "b"])
+    assert (made.kept, made.written) == (("a",), ("b",))
+    assert json.loads((out / MANIFEST).read_text())["version"] == 2
+    (out / MANIFEST).write_text(json.dumps({**values, "version": 7, "model_hashes": []}))
+    with pytest.raises(UserError, match=r"predictions\.json: 'version' is 7"):
+        read_manifest(out)

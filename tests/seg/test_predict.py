@@ -11,7 +11,7 @@ from fewvox.data.errors import UserError
 from fewvox.data.formats import tiff
 from fewvox.data.formats.files import read_volume
 from fewvox.data.labels import LabelTable
-from fewvox.seg.predict import Predictor
+from fewvox.seg.predict import Model, Predictor
 from torch import nn
 
 
@@ -38,13 +38,17 @@ class Levels(nn.Module):
         return torch.cat([20 * (images[:, :1] - k) for k in range(self.channels)], dim=1)
 
 
+def predictor_of(network, plan):
+    return Predictor(models=(Model(network=network, plan=plan),))
+
+
 @pytest.fixture
 def make_overlapping(make_plan):
     """A predictor of overlapping classes."""
 
     def make(channels=2, **fields):
         table = LabelTable(kind="overlapping", values=tuple(range(channels + 1)))
-        return Predictor(network=Levels(channels), plan=make_plan(labels=table, **fields))  # type: ignore[arg-type]
+        return predictor_of(Levels(channels), make_plan(labels=table, **fields))
 
     return make
 
@@ -55,7 +59,7 @@ def make_predictor(make_plan):
 
     def make(labels=(0, 1), threshold=0.0, **fields):
         plan = make_plan(labels=LabelTable(values=labels), **fields)
-        return Predictor(network=Thresholds(len(labels), threshold), plan=plan)  # type: ignore[arg-type]
+        return predictor_of(Thresholds(len(labels), threshold), plan)
 
     return make
 
@@ -185,9 +189,9 @@ def test_probabilities_are_those_of_the_network_and_sum_to_one(make_predictor):
 
 def test_prediction_leaves_no_gradient_and_dropout_off(make_predictor):
     predictor = make_predictor()
-    predictor.network.train()
+    predictor.models[0].network.train()
     predictor.probabilities(np.zeros((1, 4, 8, 8), dtype=np.float32))
-    assert not predictor.network.training
+    assert not predictor.models[0].network.training
 
 
 def test_a_constant_volume_gives_a_mask_and_no_nan(tmp_path, make_predictor):
@@ -210,7 +214,7 @@ def test_a_volume_that_the_plan_does_not_fit_is_refused(tmp_path, make_predictor
 
 def test_a_model_without_labels_makes_no_mask(tmp_path, make_plan):
     source = save(tmp_path / "a.nii.gz", np.ones((8, 8, 8), np.int16), np.eye(3), (1, 1, 2))
-    predictor = Predictor(network=Thresholds(), plan=make_plan(labels=None))  # type: ignore[arg-type]
+    predictor = predictor_of(Thresholds(), make_plan(labels=None))
     with pytest.raises(ValueError, match="label table"):
         predictor.mask(read_volume(source), source)
 

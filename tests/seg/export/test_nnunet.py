@@ -19,7 +19,7 @@ from fewvox.seg.export.nnunet_network import arguments, weights
 from fewvox.seg.export.nnunet_plans import differences_in_predicting, differences_in_preparing, plans
 from fewvox.seg.export.safetensors_file import export_safetensors
 from fewvox.seg.networks.registry import architecture_for, build
-from fewvox.seg.sliding_window import gaussian
+from fewvox.seg.weights import gaussian
 from torch.nn import functional as F
 
 # three levels, one of them pooled along two axes: (6, 16, 16) takes several windows

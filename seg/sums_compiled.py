@@ -1,0 +1,72 @@
+"""The passes over weighted sums of windows on the CPU: each voxel is read and written once."""
+
+# Shapes: total (K, D, Y, X), of which slice z stands at z % D; window (K, z, y, x); weight (z, y, x);
+# rows (z, y, X): the weights of all windows beside each other along x, summed.
+
+import numpy as np
+
+from ..data.compiled import compiled
+
+
+@compiled
+def add(total: np.ndarray, window: np.ndarray, weight: np.ndarray, z: int, y: int, x: int) -> None:
+    """Adds a window times its weight at the place of its first voxel."""
+    depth = total.shape[1]
+    classes, nz, ny, nx = window.shape
+    for k in range(nz):
+        ring = (z + k) % depth
+        for j in range(ny):
+            by = weight[k, j]
+            # all classes while the weights are in the cache
+            for c in range(classes):
+                row, values = total[c, ring, y + j, x : x + nx], window[c, k, j]
+                for i in range(nx):
+                    row[i] += values[i] * by[i]
+
+
+@compiled
+def divide(
+    total: np.ndarray,
+    rows: np.ndarray,
+    starts_z: np.ndarray,
+    starts_y: np.ndarray,
+    first: int,
+    out: np.ndarray,
+) -> None:
+    """Fills `out` (K, z, Y, X) with the means of the slices from `first` on, and clears their sums.
+
+    `starts_z` and `starts_y` are those of all windows.
+    """
+    classes, depth, height, width = total.shape
+    nz, ny, _ = rows.shape
+    weight = np.empty(width, np.float32)
+    for k in range(out.shape[1]):
+        z = first + k
+        for y in range(height):
+            weight[:] = 0
+            for start_z in starts_z:
+                if start_z <= z < start_z + nz:
+                    for start_y in starts_y:
+                        if start_y <= y < start_y + ny:
+                            weight += rows[z - start_z, y - start_y]
+            for c in range(classes):
+                row, values = total[c, z % depth, y], out[c, k, y]
+                for i in range(width):
+                    values[i] = row[i] / weight[i]
+                    row[i] = 0
+
+
+@compiled
+def largest(values: np.ndarray, out: np.ndarray) -> None:
+    """Fills `out` (N,) with the number of the largest of `values` (K, N), the lowest of those alike."""
+    classes, voxels = values.shape
+    for i in range(voxels):
+        out[i] = 0
+    for start in range(0, voxels, 4096):
+        stop = min(start + 4096, voxels)
+        most = values[0, start:stop].copy()
+        for c in range(1, classes):
+            for i in range(stop - start):
+                if values[c, start + i] > most[i]:
+                    most[i] = values[c, start + i]
+                    out[start + i] = c
