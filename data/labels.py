@@ -95,10 +95,12 @@ class LabelTable:
     def decode(self, classes: np.ndarray) -> np.ndarray:
         """Class numbers as the values of the user's files, in the narrowest unsigned type.
 
-        Overlapping classes, (K, Z, Y, X) of 0 and 1, stay what they are.
+        Overlapping classes, (K, Z, Y, X) of 0 and 1, stay what they are, and so do the numbers of objects.
         """
         if self.kind == "overlapping":
             return classes.astype(self.mask_dtype)
+        if self.kind == "instances":
+            return classes.astype(np.min_scalar_type(classes.max(initial=0)))
         return np.asarray(self.values).astype(self.mask_dtype)[classes]
 
     def members(self, numbers: np.ndarray, of_class: int) -> np.ndarray:

@@ -90,6 +90,11 @@ def read_yaml(path: Path, kind: type[T]) -> T:
 
 def read_json(path: Path, kind: type[T]) -> T:
     """The settings in a JSON file; raises SettingsError naming the file."""
+    return parse(kind, read_json_mapping(path), path)
+
+
+def read_json_mapping(path: Path) -> dict[str, Any]:
+    """The mapping in a JSON file; raises SettingsError naming the file."""
     try:
         values = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, ValueError) as error:
@@ -99,7 +104,7 @@ def read_json(path: Path, kind: type[T]) -> T:
             rule="It is JSON as fewvox writes it",
             remedy="Correct or restore it, or make its folder anew",
         ) from error
-    return parse(kind, values, path)
+    return values
 
 
 def load_mapping(path: Path) -> dict[str, Any]:

@@ -38,6 +38,7 @@ from ..seg.guard import patches_of
 from ..seg.handoff import hand_over
 from ..seg.neighbours.sources import open_source
 from ..seg.networks.registry import NETWORKS, architecture_for, build
+from ..seg.predict import PredictConfig
 from ..seg.training import planned as planned_training
 from ..seg.transfer_report import Choice, TransferReport
 from ..ssl import embeddings as embedding
@@ -460,24 +461,36 @@ def bench(what: str, *, json: str | Path | None = None) -> "tuple[Figure, ...]":
 
 
 def predict(
-    model: str | Path,
+    model: str | Path | Sequence[str | Path],
     data: str | Path,
     out: str | Path,
     *,
     cases: str | Path | None = None,
     device: str = "auto",
     probabilities: bool = False,
+    overlap: float = 0.5,
+    mirror: bool = False,
+    threshold: float | None = None,
+    memory: float | None = None,
+    postprocess: str | Path | None = None,
     **reading: Unpack[Reading],
 ) -> Predictions:
     """Writes a mask for each volume, in its own geometry and format.
 
     Args:
-        model: a run, a checkpoint folder or a weights file.
+        model: a run, a checkpoint folder or a weights file; of several (folds, plans, networks) the
+            probabilities are averaged.
         data: a folder or glob of volumes, or a folder with `images/`.
-        out: folder of the masks; one begun with the same model is completed.
+        out: folder of the masks; one begun with the same models and settings is completed.
         cases: only these: the test cases of a split.json, or a text file with one id a line.
         device: "auto", "cpu" or "cuda".
         probabilities: also write the probability of each class, as `<case>_probabilities` beside the masks.
+        overlap: least share of a window that lies in the next one.
+        mirror: average over the flips of the volume, which takes eight times as long.
+        threshold: probability above which a voxel is of a class, where classes overlap or there is one.
+        memory: GiB that the prediction may take; what is free when None.
+        postprocess: YAML file that tells what is done to the masks, or "none"; when None what the run chose
+            on its validation cases.
         **reading: how images are read, as `Reading` tells.
     """
     with meter("predicting") as shown:
@@ -487,9 +500,12 @@ def predict(
             out,
             only=read_cases(cases) if cases is not None else None,
             options=scan_options(reading),
+            config=PredictConfig(overlap=overlap, mirror=mirror, threshold=threshold, memory_gib=memory),
+            postprocess=postprocess,
             device=device,
             probabilities=probabilities,
             progress=shown.update,
+            announce=_say,
         )
 
 

@@ -308,7 +308,10 @@ def bench(
 @takes_reading(labels=False)
 def predict(
     data: Data,
-    model: Annotated[Path, typer.Option(help="Run, checkpoint folder or weights file.")],
+    model: Annotated[
+        list[Path],
+        typer.Option(help="Run, checkpoint folder or weights file; given several times: averaged."),
+    ],
     out: Annotated[Path, typer.Option(help="Folder of the masks.")],
     cases: Annotated[
         Path | None, typer.Option(help="Only the test cases of a split.json, or the ids in a text file.")
@@ -317,6 +320,23 @@ def predict(
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Also write each class's probability, beside the masks.")
     ] = False,
+    overlap: Annotated[
+        float, typer.Option(min=0, max=0.99, help="Least share of a window that lies in the next one.")
+    ] = 0.5,
+    mirror: Annotated[
+        bool, typer.Option("--mirror", help="Average over the eight flips, in eight times the time.")
+    ] = False,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Probability of a class from which on a voxel is of it, where classes overlap."),
+    ] = None,
+    memory: Annotated[
+        float | None, typer.Option(help="GiB to take at most; what is free if not set.")
+    ] = None,
+    postprocess: Annotated[
+        str | None,
+        typer.Option(metavar="FILE|none", help="What is done to the masks; else what the run chose itself."),
+    ] = None,
     *,
     reading: dict[str, Any],
 ) -> None:
@@ -330,6 +350,11 @@ def predict(
         cases=cases,
         device=device,
         probabilities=probabilities,
+        overlap=overlap,
+        mirror=mirror,
+        threshold=threshold,
+        memory=memory,
+        postprocess=postprocess,
         **reading,
     )
     kept = f", {len(made.kept)} were there already" if made.kept else ""

@@ -1,8 +1,8 @@
 """Predicting a whole data set: one bad volume neither stops the others nor is passed over."""
 
 import json
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,11 +14,12 @@ from ..data.hashing import content_hash, file_hash, settings_hash
 from ..data.labels import LabelTable
 from ..data.layouts import refuse_among_images
 from ..data.problems import Problem
-from ..data.reading import ScanOptions, read_image, refuse_unknown
-from ..data.settings import plain, read_json, settings
+from ..data.reading import ScanOptions, open_image, refuse_unknown
+from ..data.settings import checked, parse, plain, read_json_mapping, settings
 from ..data.sources import source_hash
 from .checkpoint import Checkpoint, CheckpointInfo, load
-from .predict import Model, Predictor
+from .postprocess import PostprocessConfig, chosen_postprocess, finishing, labels_of_masks
+from .predict import Finish, Model, PredictConfig, Predictor
 from .training import choose_device
 
 MANIFEST = "predictions.json"
@@ -44,12 +45,27 @@ class PredictedCase:
 
 
 @settings
-class Manifest:
-    """What stands in predictions.json beside the masks: which model made them, and of which images."""
+class MaskOptions:
+    """What decides a mask beside models and image; see `PredictConfig`."""
 
-    version: Literal[1] = 1
-    model_hash: str
+    overlap: float = 0.5
+    mirror: bool = False
+    threshold: float | None = None
+    postprocess: PostprocessConfig = PostprocessConfig()
+
+
+@settings
+class Manifest:
+    """What stands in predictions.json beside the masks: which models made them and how, of which images.
+
+    `model_hashes` are those of the weights files of all models, sorted. `labels` tells what the values of
+    the masks mean.
+    """
+
+    version: Literal[2] = 2
+    model_hashes: tuple[str, ...]
     labels: LabelTable
+    options: MaskOptions = MaskOptions()
     cases: dict[str, PredictedCase]
 
 
@@ -64,43 +80,74 @@ class Predictions:
 
 
 def predict(
-    model: str | Path,
+    model: str | Path | Sequence[str | Path],
     data: str | Path,
     out: str | Path,
     *,
     only: Collection[str] | None = None,
     options: ScanOptions | None = None,
+    config: PredictConfig | None = None,
+    postprocess: str | Path | None = None,
     device: str = "auto",
     probabilities: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    announce: Callable[[str], None] | None = None,
 ) -> Predictions:
     """Writes a mask for every volume of `data`, in the volume's own geometry and format.
 
-    A folder that holds masks of the same model is completed: what is there for the same image is kept.
+    A folder that holds masks of the same models, made in the same way, is completed: what is there for the
+    same image is kept.
 
     Args:
-        model: a run, a checkpoint folder or a weights file.
+        model: a run, a checkpoint folder or a weights file; the probabilities of several are averaged.
         data: a folder or glob of volumes, or one with `images/`.
         out: the folder of masks.
         only: ids of the cases to predict; all when None.
         options: spacing for files that tell none.
+        config: windows, mirroring, threshold and memory; the defaults when None.
+        postprocess: a file that tells what is done to the masks, or "none". When None it is what the run
+            chose on its validation cases; of several runs, what all of them chose alike.
         device: "auto", "cpu" or "cuda".
         probabilities: also write what the masks were chosen from, a channel a class (with the background,
             unless classes may overlap), as `<case>_probabilities` beside each.
         progress: called with (cases done, cases in all).
+        announce: is given what the user should read before the first case.
 
     Raises:
-        UserError: the model or data cannot be read, or `out` holds something else.
+        UserError: a model or the data cannot be read, models differ in classes or channels, or `out` holds
+            something else.
     """
-    checkpoint, out, options = load(model), Path(out), options or ScanOptions()
-    network = checkpoint.network().to(choose_device(device))
-    predictor = Predictor(models=(Model(network=network, plan=checkpoint.info.plan),))
-    cases = _chosen(find_images(data, checkpoint.info.plan.preprocessing.channels), only, data)
+    paths = [model] if isinstance(model, str | Path) else list(model)
+    checkpoints, out, options = [load(path) for path in paths], Path(out), options or ScanOptions()
+    config = checked(config or PredictConfig(), "configuration")
+    table = _table(checkpoints)
+    models = tuple(
+        Model(network=c.network().to(choose_device(device)), plan=c.info.plan) for c in checkpoints
+    )
+    predictor = Predictor(models=models, config=config)
+    cleaning, told = chosen_postprocess([Path(path) for path in paths], postprocess, table)
+    cases = _chosen(find_images(data, models[0].plan.preprocessing.channels), only, data)
     refuse_unknown(options, cases)
     refuse_among_images(out, data)
     if probabilities:
         _refuse_names_of_maps(cases, out)
-    manifest = _manifest(out, checkpoint)
+    manifest = _manifest(
+        out,
+        Manifest(
+            model_hashes=tuple(sorted(file_hash(c.path) for c in checkpoints)),
+            labels=labels_of_masks(cleaning, table),
+            options=MaskOptions(
+                overlap=config.overlap,
+                mirror=config.mirror,
+                threshold=config.threshold,
+                postprocess=cleaning,
+            ),
+            cases={},
+        ),
+    )
+    if announce is not None and told:
+        announce(told)
+    task = _Task(predictor=predictor, infos=tuple(c.info for c in checkpoints), manifest=manifest)
     done = dict(manifest.cases)
     written, kept, problems = [], [], []
     for count, case in enumerate(cases, start=1):
@@ -111,9 +158,9 @@ def predict(
             else:
                 # where maps lie already they follow the mask, or they would be of another image
                 maps = probabilities or (before is not None and before.probabilities is not None)
-                done[case.id] = _predict_case(predictor, checkpoint, case, out, options, maps=maps)
+                done[case.id] = _predict_case(task, case, out, options, maps=maps)
                 written.append(case.id)
-                _write_manifest(out, manifest, done)
+                _write_manifest(out, replace(manifest, cases=done))
         except UserError as error:
             problems.append(Problem.from_error(case.id, error))
         except (OSError, RuntimeError, ValueError, MemoryError) as error:
@@ -135,9 +182,16 @@ def _failure(case: Case, error: Exception) -> Problem:
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """What `predict` wrote beside the masks in a folder; None where it did not."""
+    """What `predict` wrote beside the masks in a folder; None where it did not. Older versions are read."""
     path = folder / MANIFEST
-    return read_json(path, Manifest) if path.is_file() else None
+    if not path.is_file():
+        return None
+    values = read_json_mapping(path)
+    if values.get("version") == 1 and "model_hash" in values:
+        # of one model, by what are the defaults of today
+        values = {**values, "version": 2, "model_hashes": [values["model_hash"]]}
+        del values["model_hash"]
+    return parse(Manifest, values, path)
 
 
 def _refuse_names_of_maps(cases: list[Case], out: Path) -> None:
@@ -177,30 +231,44 @@ def _chosen(cases: list[Case], only: Collection[str] | None, data: object) -> li
     return [case for case in cases if case.id in set(only)]
 
 
-def _manifest(out: Path, checkpoint: Checkpoint) -> Manifest:
-    """The manifest of the masks in `out`, empty where there are none yet."""
-    model_hash, labels = file_hash(checkpoint.path), checkpoint.info.plan.labels
-    if labels is None or "output" not in checkpoint.info.trained:
-        raise UserError(
-            checkpoint.path,
-            found="a model whose output was never trained",
-            rule="Only a fine-tuned model predicts masks",
-            remedy="Fine-tune it with `fewvox finetune --pretrained RUN`",
-        )
+def _table(checkpoints: Sequence[Checkpoint]) -> LabelTable:
+    """The label table of the models."""
+    for checkpoint in checkpoints:
+        if checkpoint.info.plan.labels is None or "output" not in checkpoint.info.trained:
+            raise UserError(
+                checkpoint.path,
+                found="a model whose output was never trained",
+                rule="Only a fine-tuned model predicts masks",
+                remedy="Fine-tune it with `fewvox finetune --pretrained RUN`",
+            )
+    return checkpoints[0].info.plan.labels or LabelTable()
+
+
+def _manifest(out: Path, fresh: Manifest) -> Manifest:
+    """The manifest of the masks in `out`; `fresh`, which is written, where there are none yet."""
     before = read_manifest(out)
-    if before is not None and before.model_hash == model_hash:
+    other = _other(before, fresh) if before is not None else "the folder is not empty"
+    if before is not None and not other:
         return before
     if out.exists() and any(out.iterdir()):
         raise UserError(
             out,
-            found="masks of another model" if before else "the folder is not empty",
-            rule="A folder holds the masks of one model",
+            found=other,
+            rule="A folder holds the masks of the same models, made in the same way",
             remedy="Choose another --out",
         )
-    fresh = Manifest(model_hash=model_hash, labels=labels, cases={})
     out.mkdir(parents=True, exist_ok=True)
-    _write_manifest(out, fresh, {})  # before any mask, so that a killed prediction can be completed
+    _write_manifest(out, fresh)  # before any mask, so that a killed prediction can be completed
     return fresh
+
+
+def _other(before: Manifest, now: Manifest) -> str:
+    """In what masks that are there differ from those that are asked for; "" where in nothing."""
+    if before.model_hashes != now.model_hashes:
+        return "masks of another model"
+    was, asked = plain(before.options), plain(now.options)
+    changed = [f"{key} {was[key]}, not {asked[key]}" for key in was if was[key] != asked[key]]
+    return f"masks made with {'; '.join(changed)}" if changed else ""
 
 
 def _is_done(
@@ -220,38 +288,47 @@ def _reading(case: Case, options: ScanOptions) -> str:
     return settings_hash([*told, options.replace_nonfinite, case.axes])
 
 
-def _predict_case(
-    predictor: Predictor,
-    checkpoint: Checkpoint,
-    case: Case,
-    out: Path,
-    options: ScanOptions,
-    *,
-    maps: bool,
-) -> PredictedCase:
-    volume = read_image(case, options)
+@dataclass(frozen=True, kw_only=True)
+class _Task:
+    """What every case is predicted with."""
+
+    predictor: Predictor
+    infos: tuple[CheckpointInfo, ...]
+    manifest: Manifest
+
+    @property
+    def finish(self) -> Finish | None:
+        """What is done to the class numbers of each mask."""
+        cleaning = self.manifest.options.postprocess
+        return finishing(cleaning, self.infos[0].plan) if cleaning.changes else None
+
+
+def _predict_case(task: _Task, case: Case, out: Path, options: ScanOptions, *, maps: bool) -> PredictedCase:
+    volume = open_image(case, options)
     suffix = mask_suffix(volume.source)
     mask, probabilities = f"{case.id}{suffix}", f"{case.id}{PROBABILITIES}{suffix}" if maps else None
-    predictor.write_mask(volume, case.image, out / mask, out / probabilities if probabilities else None)
+    task.predictor.write_mask(
+        volume, case.image, out / mask, out / probabilities if probabilities else None, task.finish
+    )
     return PredictedCase(
         file=mask,
         image_hash=source_hash(case.images),
         reading=_reading(case, options),
-        role=_role(checkpoint.info, content_hash(volume.array)),
+        role=_role(task.infos, content_hash(volume.array)),
         probabilities=probabilities,
     )
 
 
-def _role(info: CheckpointInfo, hashed: str) -> Role:
-    if hashed in info.trained_on:
+def _role(infos: Sequence[CheckpointInfo], hashed: str) -> Role:
+    """What a volume was to any of the models; it is unseen only by all of them."""
+    if any(hashed in info.trained_on for info in infos):
         return "training"
-    if hashed in info.validated_on:
+    if any(hashed in info.validated_on for info in infos):
         return "validation"
-    if hashed in info.inherited:
+    if any(hashed in info.inherited for info in infos):
         return "pretraining"
-    return "unseen" if info.inherited_all else "unknown"
+    return "unseen" if all(info.inherited_all for info in infos) else "unknown"
 
 
-def _write_manifest(out: Path, manifest: Manifest, cases: dict[str, PredictedCase]) -> None:
-    whole = Manifest(model_hash=manifest.model_hash, labels=manifest.labels, cases=cases)
-    write_text(out / MANIFEST, json.dumps(plain(whole), indent=1))
+def _write_manifest(out: Path, manifest: Manifest) -> None:
+    write_text(out / MANIFEST, json.dumps(plain(manifest), indent=1))

@@ -26,6 +26,7 @@ from .handoff import hand_over
 from .keeping import KeepConfig, Keeper, check_encoder
 from .model_card import write_card
 from .networks.registry import architecture_for, build
+from .postprocess_choice import write_choice
 from .predict import kind_of
 from .source import Source
 from .supervised import Supervised
@@ -177,6 +178,8 @@ def finetune(
         validate=validator,
         observer=observer,
     )
+    if split.validation:
+        write_choice(out, store, split.validation, config.device)
     write_card(out)
     return Finetuned(path=out, scores=scores)
 

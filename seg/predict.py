@@ -60,13 +60,16 @@ class PredictConfig:
     """How volumes are predicted.
 
     `overlap` is the least share of a window's extent that lies in the next one. With `mirror` the output is
-    the mean over the eight flips of a window, which takes eight times as long. `batch` is the number of
-    windows at once: where it is None one on a processor, the plan's batch on an accelerator. `memory_gib` is
-    what a prediction may take in GiB, program and volume in memory not counted; most of what is free if None.
+    the mean over the eight flips of a window, which takes eight times as long. A voxel is of a class whose
+    probability is above `threshold` where classes overlap (None: 0.5) or there is one beside the background
+    (None: the likelier of the two). `batch` is the number of windows at once: where it is None one on a
+    processor, the plan's batch on an accelerator. `memory_gib` is what a prediction may take in GiB, program
+    and volume in memory not counted; most of what is free if None.
     """
 
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
     mirror: bool = False
+    threshold: Annotated[float, Field(gt=0, lt=1)] | None = None
     batch: Annotated[int, Field(ge=1)] | None = None
     memory_gib: Annotated[float, Field(gt=0)] | None = None
 
@@ -86,6 +89,7 @@ class Predictor:
             raise ValueError("a prediction has at least one model")
         for model in self.models[1:]:
             _refuse_unlike(self.models[0].plan, model.plan)
+        _refuse_threshold(self.config, self.models[0].plan)
 
     @torch.inference_mode()
     def probabilities(self, image: np.ndarray) -> np.ndarray:
@@ -105,9 +109,12 @@ class Predictor:
         return np.concatenate([self.chosen(found) for _, found in self._of_prepared(image)], axis=-3)
 
     def chosen(self, probabilities: np.ndarray) -> np.ndarray:
-        """Class numbers of probabilities: the likeliest class, or all above a half where they overlap."""
+        """Class numbers of probabilities: the likeliest, or those above the threshold where they overlap."""
+        threshold = self.config.threshold
         if self._overlapping:
-            return (probabilities > 0.5).astype(np.uint8)
+            return (probabilities > (threshold or 0.5)).astype(np.uint8)
+        if threshold is not None:
+            return (probabilities[1] > threshold).astype(np.uint8)
         numbers = np.empty(probabilities.shape[1:], np.min_scalar_type(len(probabilities) - 1))
         largest(probabilities.reshape(len(probabilities), -1), numbers.reshape(-1))
         return numbers
@@ -152,21 +159,19 @@ class Predictor:
         table, large = self._table, self._bytes // 4
         out.parent.mkdir(parents=True, exist_ok=True)
         array = partial(scratch_array, folder=out.parent, most=large)
-        mask = array(self._mask_shape(volume), table.mask_dtype)
-        numbers = mask if finish is None else array(mask.shape, self._numbers_dtype)
+        # at first the class numbers where they are to be finished, the user's values else
+        mask = array(self._mask_shape(volume), table.dtype if finish else table.mask_dtype)
         probabilities = array((self.models[0].outputs if maps else 0, *volume.shape), np.dtype(np.float32))
-        in_memory = sum(a.nbytes for a in (mask, numbers, probabilities) if not isinstance(a, np.memmap))
+        in_memory = sum(a.nbytes for a in (mask, probabilities) if not isinstance(a, np.memmap))
         for place, found in self._of_volume(volume, where, in_memory):
             chosen = self.chosen(found)
-            numbers[(..., *place, slice(None))] = table.decode(chosen) if finish is None else chosen
+            mask[(..., *place, slice(None))] = chosen if finish else table.decode(chosen)
             if maps is not None:
                 probabilities[(slice(None), *place)] = found
         if maps is not None:
             write_like(maps, probabilities, volume.source)
         if finish is not None:
-            finished = finish(numbers, volume)
-            for z in thin(slice(0, volume.shape[0]), (1, *volume.shape)):
-                mask[..., z, :, :] = table.decode(finished[..., z, :, :])
+            mask = table.decode(finish(mask, volume))
         write_like(out, mask, volume.source)
 
     @torch.inference_mode()
@@ -243,10 +248,6 @@ class Predictor:
         return (self._table.outputs, *volume.shape) if self._overlapping else volume.shape
 
     @property
-    def _numbers_dtype(self) -> np.dtype:
-        return np.min_scalar_type(0 if self._overlapping else self._table.classes - 1)
-
-    @property
     def _table(self) -> LabelTable:
         labels = self.models[0].plan.labels
         if labels is None:
@@ -285,6 +286,20 @@ def _refuse_unlike(first: Plan, other: Plan) -> None:
                 rule="Models that are averaged have the same channels and classes",
                 remedy="Predict with each of them into a folder of its own",
             )
+
+
+def _refuse_threshold(config: PredictConfig, plan: Plan) -> None:
+    if config.threshold is not None and plan.labels is not None and not _takes_threshold(plan.labels):
+        raise UserError(
+            f"threshold {config.threshold}",
+            found=f"{plan.labels.classes - 1} classes of which a voxel has one",
+            rule="A threshold decides where classes may overlap, or where there is one beside the background",
+            remedy="Leave it out: each voxel gets its likeliest class",
+        )
+
+
+def _takes_threshold(labels: LabelTable) -> bool:
+    return labels.kind == "overlapping" or labels.classes == 2
 
 
 def _meaning(plan: Plan) -> tuple[object, ...]:

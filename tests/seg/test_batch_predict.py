@@ -84,10 +84,10 @@ def test_a_changed_image_is_predicted_again(tmp_path, images, make_run, save_nif
 def test_a_prediction_that_was_killed_is_completed(tmp_path, images, make_run, monkeypatch):
     run, out, once = make_run(), tmp_path / "out", batch_predict._predict_case
 
-    def die_at_b(predictor, checkpoint, case, *rest, **asked):
+    def die_at_b(task, case, *rest, **asked):
         if case.id == "b":
             raise KeyboardInterrupt
-        return once(predictor, checkpoint, case, *rest, **asked)
+        return once(task, case, *rest, **asked)
 
     monkeypatch.setattr(batch_predict, "_predict_case", die_at_b)
     with pytest.raises(KeyboardInterrupt):
@@ -188,10 +188,10 @@ def test_masks_are_the_same_whichever_cases_came_before(tmp_path, images, make_r
 def test_a_mask_that_cannot_be_written_does_not_stop_the_others(tmp_path, images, make_run, monkeypatch):
     once = batch_predict.Predictor.write_mask
 
-    def fail_at_b(self, volume, where, out, maps):
+    def fail_at_b(self, volume, where, out, maps, finish):
         if out.name == "b.nii.gz":
             raise OSError("no space left on device")
-        once(self, volume, where, out, maps)
+        once(self, volume, where, out, maps, finish)
 
     monkeypatch.setattr(batch_predict.Predictor, "write_mask", fail_at_b)
     made = predict(make_run(), images, tmp_path / "out")

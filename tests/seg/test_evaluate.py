@@ -40,7 +40,7 @@ def write_manifest(folder, roles, table=LabelTable(values=(0, 1, 2))):  # noqa: 
     cases = {
         case: PredictedCase(file=f"{case}.nii.gz", image_hash="0", role=role) for case, role in roles.items()
     }
-    manifest = Manifest(model_hash="0", labels=table, cases=cases)
+    manifest = Manifest(model_hashes=("0",), labels=table, cases=cases)
     (folder / MANIFEST).write_text(json.dumps(plain(manifest)))
 
 
