@@ -7,6 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from .slabs import Channel, parts
+from .volume import Voxels
+
 
 def file_hash(path: Path) -> str:
     """SHA-256 of a file's bytes: whether a source has changed."""
@@ -32,11 +35,12 @@ class ContentHash:
         return self._digest.hexdigest()
 
 
-def content_hash(array: np.ndarray) -> str:
-    """The `ContentHash` of an array (C, Z, Y, X)."""
+def content_hash(array: Voxels) -> str:
+    """The `ContentHash` of an array (C, Z, Y, X), in memory or on disk."""
     digest = ContentHash(array.shape)
-    for channel in array:
-        digest.add(channel)
+    for c in range(array.shape[0]):
+        for _, part in parts(Channel(whole=array, number=c)):
+            digest.add(part)
     return digest.result()
 
 

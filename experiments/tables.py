@@ -154,13 +154,13 @@ def bench_table(figures: Sequence[Figure]) -> Table:
         theirs = ("", "") if f.theirs is None else (_amount(f.theirs, f.unit), f"{f.ratio:.2f}")
         table.add_row(f.what, f.work, _amount(f.ours, f.unit), f.peer or "none", *theirs, f.key or "")
     missing = dict.fromkeys(f.missing for f in figures if f.missing)
-    rule = "times: how many times as fast as the peer; bytes: ours over the peer's"
+    rule = "times and peaks of memory: the peer's over ours; sizes: ours over the peer's"
     table.caption = escape("\n".join([rule, *missing]))
     return table
 
 
 def _amount(value: float, unit: str) -> str:
-    if unit == "bytes":
+    if unit != "s":
         return f"{value / 1e6:.1f} MB"
     return f"{value * 1000:.1f} ms" if value < 1 else f"{value:.2f} s"
 

@@ -14,7 +14,7 @@ from ..data.hashing import content_hash, file_hash, settings_hash
 from ..data.labels import LabelTable
 from ..data.layouts import refuse_among_images
 from ..data.problems import Problem
-from ..data.reading import ScanOptions, read_image, refuse_unknown
+from ..data.reading import ScanOptions, open_image, refuse_unknown
 from ..data.settings import checked, parse, plain, read_json_mapping, settings
 from ..data.sources import source_hash
 from .checkpoint import Checkpoint, CheckpointInfo, load
@@ -304,7 +304,7 @@ class _Task:
 
 
 def _predict_case(task: _Task, case: Case, out: Path, options: ScanOptions, *, maps: bool) -> PredictedCase:
-    volume = read_image(case, options)
+    volume = open_image(case, options)
     suffix = mask_suffix(volume.source)
     mask, probabilities = f"{case.id}{suffix}", f"{case.id}{PROBABILITIES}{suffix}" if maps else None
     task.predictor.write_mask(

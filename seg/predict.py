@@ -61,10 +61,10 @@ class PredictConfig:
 
     `overlap` is the least share of a window's extent that lies in the next one. With `mirror` the output is
     the mean over the eight flips of a window, which takes eight times as long. A voxel is of a class whose
-    probability is above `threshold` where classes overlap (0.5 if None) or there is one beside the background
-    (the likelier if None). `batch` is the number of windows at once: where it is None one on a processor, the
-    plan's batch on an accelerator. `memory_gib` is what a prediction may take in GiB, program and volume in
-    memory not counted; most of what is free if None.
+    probability is above `threshold` where classes overlap (None: 0.5) or there is one beside the background
+    (None: the likelier of the two). `batch` is the number of windows at once: where it is None one on a
+    processor, the plan's batch on an accelerator. `memory_gib` is what a prediction may take in GiB, program
+    and volume in memory not counted; most of what is free if None.
     """
 
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
@@ -161,17 +161,17 @@ class Predictor:
         out.parent.mkdir(parents=True, exist_ok=True)
         array = partial(scratch_array, folder=out.parent, most=large)
         dtype = table.mask_dtype if finish is None else self._numbers_dtype
-        numbers = array(self._mask_shape(volume), dtype)
+        mask = array(self._mask_shape(volume), dtype)
         probabilities = array((self.models[0].outputs if maps else 0, *volume.shape), np.dtype(np.float32))
-        in_memory = sum(a.nbytes for a in (numbers, probabilities) if not isinstance(a, np.memmap))
+        in_memory = sum(a.nbytes for a in (mask, probabilities) if not isinstance(a, np.memmap))
         for place, found in self._of_volume(volume, where, in_memory):
             chosen = self.chosen(found)
-            numbers[(..., *place, slice(None))] = table.decode(chosen) if finish is None else chosen
+            mask[(..., *place, slice(None))] = chosen if finish else table.decode(chosen)
             if maps is not None:
                 probabilities[(slice(None), *place)] = found
         if maps is not None:
             write_like(maps, probabilities, volume.source)
-        write_like(out, numbers if finish is None else finish(numbers, volume), volume.source)
+        write_like(out, mask if finish is None else finish(mask, volume), volume.source)
 
     @torch.inference_mode()
     def _of_volume(

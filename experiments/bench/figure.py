@@ -13,7 +13,7 @@ Work = Callable[[int], object]
 
 @settings
 class Figure:
-    """Median seconds of one piece of work, or the bytes of its result, ours and a peer's.
+    """Median seconds of one piece of work, the bytes of its result, or its peak of memory, ours and a peer's.
 
     `key` names the ratio in the JSON; `missing` tells how to install a peer that was not there to measure.
     """
@@ -23,16 +23,16 @@ class Figure:
     ours: float
     peer: str | None = None
     theirs: float | None = None
-    unit: Literal["s", "bytes"] = "s"
+    unit: Literal["s", "bytes", "peak bytes"] = "s"
     key: str | None = None
     missing: str | None = None
 
     @property
     def ratio(self) -> float | None:
-        """How many times as fast as the peer we are, or our bytes over the peer's; None without a peer."""
+        """Seconds or peak of the peer over ours, but our bytes over the peer's; None without a peer."""
         if self.theirs is None:
             return None
-        return self.theirs / self.ours if self.unit == "s" else self.ours / self.theirs
+        return self.ours / self.theirs if self.unit == "bytes" else self.theirs / self.ours
 
 
 def measured(
