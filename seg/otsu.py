@@ -39,7 +39,8 @@ class OtsuConfig:
     """
 
     channel: Annotated[int, Field(ge=0)] = 0
-    smoothing: Annotated[float, Field(ge=0)] = 1.0
+    # better than 1 on nuclei of mouse embryos and of plants, in Dice and in objects found
+    smoothing: Annotated[float, Field(ge=0)] = 2.0
     foreground: Literal["bright", "dark"] = "bright"
 
 
@@ -93,7 +94,7 @@ def check_one_class(table: LabelTable, where: object) -> None:
     if table.classes != 2 or table.kind == "overlapping":
         raise UserError(
             where,
-            found=f"{table.classes - 1} classes beside the background",
+            found=f"{table.classes - 1} classes beside the background, labels of kind {table.kind}",
             rule="A threshold parts one class from the background",
             remedy="Leave the arm of Otsu out, or give labels of one class",
         )

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-maps = arrays(np.int32, (2, 3, 4), elements=st.integers(0, 3))
+maps = arrays(np.int32, (1, 3, 4), elements=st.integers(0, 3))
 
 
 def line(*numbers):
@@ -22,10 +22,10 @@ def best_by_trying(predicted, true, threshold):
         [predicted == n for n in np.unique(predicted) if n],
         [true == n for n in np.unique(true) if n],
     )
-    iou = np.array([[(a & b).sum() / (a | b).sum() for b in theirs] for a in ours]).reshape(len(ours), -1)
     wide = max(len(ours), len(theirs))
     padded = np.zeros((wide, wide))
-    padded[: len(ours), : len(theirs)] = iou
+    for (i, a), (j, b) in itertools.product(enumerate(ours), enumerate(theirs)):
+        padded[i, j] = (a & b).sum() / (a | b).sum()
     tried = []
     for order in itertools.permutations(range(wide)):
         hits = [padded[i, j] for i, j in enumerate(order) if padded[i, j] >= threshold]
@@ -33,7 +33,7 @@ def best_by_trying(predicted, true, threshold):
     return *max(tried), len(ours), len(theirs)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(maps, maps)
 def test_matches_are_the_best_of_all_there_are(predicted, true):
     found = score_objects(predicted, true)
@@ -49,8 +49,8 @@ def test_matches_are_the_best_of_all_there_are(predicted, true):
     assert (found.predicted, found.true, found.count_error) == (ours, theirs, ours - theirs)
 
 
-@settings(max_examples=50, deadline=None)
-@given(maps, maps, arrays(bool, (2, 3, 4)))
+@settings(max_examples=30, deadline=None)
+@given(maps, maps, arrays(bool, (1, 3, 4)))
 def test_what_is_unannotated_never_makes_a_true_object_and_may_excuse_a_predicted_one(predicted, true, seen):
     found = score_objects(predicted, true, seen)
     cut = score_objects(np.where(seen, predicted, 0), np.where(seen, true, 0))
@@ -91,7 +91,7 @@ def test_objects_that_are_all_missed_or_all_invented_score_zero():
     assert (missed.count_error, invented.count_error) == (-1, 1)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(st.tuples(maps, maps), min_size=1, max_size=3))
 def test_cases_together_are_as_one_large_case(cases):
     shifted = [[np.where(m[i], m[i] + 3 * n, 0) for n, m in enumerate(cases)] for i in (0, 1)]
