@@ -574,9 +574,11 @@ def evaluate(
     ignore: int | None = None,
     regions: str | Path | None = None,
     accept_geometry: bool = False,
+    tolerance: float | None = None,
+    objects: bool = False,
     json: str | Path | None = None,
 ) -> Evaluation:
-    """Dice, IoU and HD95 of masks against labels of the same names.
+    """Scores of masks against labels of the same names: overlap, surfaces, volumes, objects if wanted.
 
     Args:
         predictions: folder of masks.
@@ -585,6 +587,9 @@ def evaluate(
         ignore: the label value of voxels that nobody annotated, which are not scored; told as the kind is.
         regions: folder of masks of what was annotated; the rest is not scored.
         accept_geometry: compare voxel by voxel though headers disagree.
+        tolerance: how far a surface may be off for NSD, in the unit of the files; the coarsest spacing of
+            each case when None.
+        objects: also match instances by their IoU and score those.
         json: file to write every score to.
     """
     with meter("scoring") as shown:
@@ -595,6 +600,8 @@ def evaluate(
             ignore=ignore,
             regions=regions,
             accept_geometry=accept_geometry,
+            tolerance=tolerance,
+            objects=objects,
             progress=shown.update,
         )
     if json is not None:

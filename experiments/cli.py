@@ -420,8 +420,17 @@ def evaluate(
     accept_geometry: Annotated[
         bool, typer.Option("--accept-geometry", help="Compare voxel by voxel though headers disagree.")
     ] = False,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            help="NSD: how far a surface may be off, in the files' unit; else the coarsest spacing."
+        ),
+    ] = None,
+    objects: Annotated[
+        bool, typer.Option("--objects", help="Also score instances, matched by their IoU.")
+    ] = False,
 ) -> None:
-    """Score masks against labels: Dice, IoU, HD95. Training cases are never part of a mean."""
+    """Score masks against labels: Dice, IoU, HD95, NSD; --json has all. Training cases are in no mean."""
     from . import api, tables
 
     found = api.evaluate(
@@ -431,9 +440,13 @@ def evaluate(
         ignore=ignore_value,
         regions=regions,
         accept_geometry=accept_geometry,
+        tolerance=tolerance,
+        objects=objects,
         json=json,
     )
     console.print(tables.score_table(found))
+    if found.all_objects is not None:
+        console.print(tables.object_table(found.all_objects))
     for ids, what in (
         (found.excluded, "were training or validation cases of the model and are left out of the means"),
         (found.without_prediction, "labels have no mask"),

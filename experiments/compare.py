@@ -6,6 +6,7 @@ OUT/pretraining/<arm>/seed_<s>/                  a run
 OUT/finetuning/<arm>/labels_<n>/seed_<s>/        a run
 OUT/masks/<arm>/labels_<n>/seed_<s>/             its masks of the test cases
 OUT/scores/<arm>/labels_<n>/seed_<s>.json        their scores; with it the cell is done
+OUT/masks/<arm>/, OUT/scores/<arm>/all.json      those of a threshold, the same in all its cells
 OUT/times.jsonl                                  how long each sitting of each training took
 OUT/results.csv, results.json, report.html       what came of it
 """
@@ -28,6 +29,7 @@ from ..data.claims import claimed
 from ..data.dataset import find_images, find_labels
 from ..data.errors import UserError
 from ..data.hashing import content_hash, file_hash, settings_hash
+from ..data.labels import LabelTable
 from ..data.reading import read_image
 from ..data.settings import plain, read_json, read_yaml, settings, write_yaml
 from ..data.sources import source_hash
@@ -40,8 +42,10 @@ from ..seg import run as runs
 from ..seg.checkpoint import load
 from ..seg.engine.tracking import read_metrics
 from ..seg.evaluate import CaseScore
+from ..seg.metrics import METRICS
 from ..seg.neighbours.sources import open_source
 from ..seg.networks.registry import DEFAULT
+from ..seg.otsu import check_one_class, write_otsu_masks
 from ..seg.source import Source, source_of
 from ..seg.transfer_report import PARTS, TransferReport, ranges
 from ..ssl import pretrain as pretraining
@@ -158,6 +162,8 @@ class Bench:
         bench = cls(config, out, Store.open(out / "store"))
         bench.check_test_cases()
         bench.check_networks()
+        if any(arm.otsu is not None for arm in config.arms.values()):
+            check_one_class(bench.table, config.data)
         for cell in cells(config):  # before hours are spent: can every cell be run at all?
             if cell.labels is not None:
                 bench.split(cell)
@@ -167,6 +173,11 @@ class Bench:
     def test_source(self) -> str:
         """The data set that the test volumes are read from."""
         return self.config.test_data or self.config.data
+
+    @property
+    def table(self) -> LabelTable:
+        """What the label values mean."""
+        return self.store.plan.labels or LabelTable()
 
     @cached_property
     def truths(self) -> dict[str, Path]:
@@ -244,7 +255,7 @@ class Bench:
             return
         base = self._network(self.config.baseline)
         for arm in self.config.arms:
-            if self.config.arms[arm].predictions is None and self._network(arm) != base:
+            if self.config.arms[arm].trained and self._network(arm) != base:
                 raise UserError(
                     f"arm {arm}",
                     found=f"its network is {self._network(arm)}, that of {self.config.baseline} is {base}",
@@ -277,6 +288,8 @@ class Bench:
 
     def score_file(self, cell: Cell) -> Path:
         """The scores of a cell."""
+        if self.config.arms[cell.arm].otsu is not None:
+            return self.out / "scores" / cell.arm / "all.json"
         return self.folder("scores", cell).with_suffix(".json")
 
     def pretrained(self, cell: Cell) -> Source | None:
@@ -298,10 +311,12 @@ class Bench:
 
     def key(self, cell: Cell) -> str:
         """A hash of all that the scores of a cell depend on."""
-        foreign = self.foreign(cell)
-        if foreign is not None:
-            masks = find_labels(foreign)
+        arm = self.config.arms[cell.arm]
+        if arm.predictions is not None:
+            masks = find_labels(self.masks(cell))
             made = sorted((case, file_hash(path)) for case, path in masks.items() if case in self.truths)
+        elif arm.otsu is not None:
+            made = [plain(arm.otsu), plain(self.table)]
         else:
             weights = self.pretrained(cell)
             made = [
@@ -312,11 +327,14 @@ class Bench:
             ]
         return settings_hash([made, self.test_hashes, self.truth_hashes])
 
-    def foreign(self, cell: Cell) -> Path | None:
-        """The folder of another tool's masks, for an arm of such."""
-        pattern = self.config.arms[cell.arm].predictions
+    def masks(self, cell: Cell) -> Path:
+        """The folder of a cell's masks."""
+        arm = self.config.arms[cell.arm]
+        if arm.otsu is not None:
+            return self.out / "masks" / cell.arm
+        pattern = arm.predictions
         if pattern is None:
-            return None
+            return self.folder("masks", cell)
         return Path(pattern.replace("{labels}", str(cell.labels)).replace("{seed}", str(cell.seed)))
 
     def is_done(self, cell: Cell) -> bool:
@@ -333,35 +351,38 @@ class Bench:
             return runs.is_finished(run, steps)
         file = self.score_file(cell)
         scored = file.is_file() and read_json(file, CellScores).key == self.key(cell)
-        if self.is_foreign(cell) or not scored:
+        if not self.is_trained(cell) or not scored:
             return scored
-        masks = self.folder("masks", cell) / batch_predict.MANIFEST
+        masks = self.masks(cell) / batch_predict.MANIFEST
         return masks.is_file() and runs.has_checkpoint(self.folder("finetuning", cell))
 
     def time_left(self, left: Sequence[Cell]) -> str:
         """In words, how long the given cells will take, as those before did; empty before the first."""
         told = 0.0
         for stage in (True, False):
-            todo = [c for c in left if (c.labels is None) == stage and not self.is_foreign(c)]
+            todo = [c for c in left if (c.labels is None) == stage and self.is_trained(c)]
             before = [s for c, s in self.times().items() if (c.labels is None) == stage]
             if todo and not before:
                 return ""
             told += len(todo) * fmean(sum(s) for s in before) if todo else 0.0
         return f" (about {told / 60:.0f} min left)" if told else ""
 
-    def is_foreign(self, cell: Cell) -> bool:
-        """Whether a cell holds the masks of another tool."""
-        return self.config.arms[cell.arm].predictions is not None
+    def is_trained(self, cell: Cell) -> bool:
+        """Whether a cell is a training: neither another tool's masks nor a threshold's."""
+        return self.config.arms[cell.arm].trained
 
     def run(self, cell: Cell) -> None:
         """Trains, predicts and scores a cell, from where it was left."""
         if cell.labels is None:
             self._pretrain(cell)
             return
-        masks = self.foreign(cell)
-        if masks is None:
+        masks, otsu = self.masks(cell), self.config.arms[cell.arm].otsu
+        if otsu is not None:
+            with meter("thresholding") as shown:
+                cases = self.test_images.values()
+                write_otsu_masks(cases, masks, self.table, otsu, self.options, shown.update)
+        elif self.is_trained(cell):
             self._finetune(cell)
-            masks = self.folder("masks", cell)
             self._predict(cell, masks)
         self._score(cell, masks)
 
@@ -422,6 +443,7 @@ class Bench:
                 labels or self.test_source,
                 label_kind=self.config.label_kind,
                 ignore=table.ignore if table else None,
+                tolerance=self.config.tolerance,
                 only=tuple(self.truths),
                 progress=shown.update,
             )
@@ -510,18 +532,16 @@ class Bench:
                 seed=cell.seed,
                 case=s.case,
                 value=s.value,
-                dice=s.dice,
-                iou=s.iou,
-                hd95=s.hd95,
+                **{metric: getattr(s, metric) for metric in METRICS},
             )
             for s in found
         ]
 
     def _record(self, cell: Cell, seconds: list[float], failure: str | None) -> RunRecord:
-        foreign = self.is_foreign(cell)
-        stage = "pretraining" if cell.labels is None else "foreign" if foreign else "fine-tuning"
+        training = "pretraining" if cell.labels is None else "fine-tuning"
+        masks_alone = "foreign" if self.config.arms[cell.arm].otsu is None else "untrained"
         common = RunRecord(
-            stage=stage,
+            stage=training if self.is_trained(cell) else masks_alone,
             arm=cell.arm,
             labels=cell.labels,
             seed=cell.seed,
@@ -539,7 +559,7 @@ class Bench:
             "zero_classes": tuple(v for v, dice in of_value.items() if dice and not any(dice)),
             "mean_dice": _mean_dice(scores, cell),
         }
-        if not foreign:
+        if self.is_trained(cell):
             told |= self._training(cell)
         return RunRecord(**{**vars(common), **told})
 

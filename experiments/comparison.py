@@ -15,6 +15,7 @@ from ..data.settings import load_mapping, override, parse, settings
 from ..data.subjects import is_table
 from ..seg.few_labels import steps_for
 from ..seg.finetune import ABOUT_LOADING, FinetuneConfig, about_weights
+from ..seg.otsu import OtsuConfig
 from ..ssl.methods.registry import find_method
 from ..ssl.pretrain import PretrainConfig
 
@@ -44,13 +45,19 @@ class Arm:
     for weights that are there already instead, the same for every seed: a run, a file, or true for those of
     the comparison. `finetune` overrides settings of the comparison's own fine-tuning, for this arm.
     `predictions` is for masks of another tool instead: a folder for each number of labels and seed, written
-    with {labels} and {seed}.
+    with {labels} and {seed}. `otsu` is for masks by a threshold, which nothing is trained for.
     """
 
     pretrain: dict[str, Any] | None = None
     pretrained: str | Literal[True] | None = None
     finetune: dict[str, Any] = field(default_factory=dict)
     predictions: str | None = None
+    otsu: OtsuConfig | None = None
+
+    @property
+    def trained(self) -> bool:
+        """Whether a network is trained here."""
+        return self.predictions is None and self.otsu is None
 
 
 @settings
@@ -62,7 +69,8 @@ class ComparisonConfig:
     `test_data`, a data set of its own. Everything else is pretrained on, without labels. `finetune` holds
     settings of FinetuneConfig that all arms share. `width` is that of the network, in all trainings.
     `pretrained` are the weights of the arms that say `pretrained: true`. With `compare_networks` arms may
-    train different networks, as it is these that are compared.
+    train different networks, as it is these that are compared. `tolerance` is that of NSD, in the unit of the
+    test volumes; None is the coarsest spacing of each.
     """
 
     name: str
@@ -87,6 +95,7 @@ class ComparisonConfig:
     finetune: dict[str, Any] = field(default_factory=dict)
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
     pictures: Annotated[int, Field(ge=0)] = 3
+    tolerance: Annotated[float, Field(ge=0)] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,9 +167,9 @@ def _check_config(config: ComparisonConfig, file: Path) -> None:
     if config.baseline not in config.arms:
         refuse(f"baseline {config.baseline}", f"It is one of the arms: {', '.join(config.arms)}", "Name one")
     first = config.arms[config.baseline]
-    if first.pretrain is not None or first.pretrained is not None or first.predictions is not None:
+    if not first.trained or _has_weights(config, config.baseline):
         refuse(
-            f"baseline {config.baseline} is pretrained, or another tool's",
+            f"baseline {config.baseline} is pretrained, another tool's or a threshold",
             "The baseline is trained here, from scratch",
             "Name such an arm as the baseline",
         )
@@ -183,13 +192,14 @@ def _check_config(config: ComparisonConfig, file: Path) -> None:
                 "`pretrained` beside the arms is a run or a file of weights",
                 "Give it, such as --set pretrained=RUN",
             )
-        if arm.predictions is not None and (arm.pretrain or arm.pretrained or arm.finetune):
+        training = arm.pretrain or arm.pretrained or arm.finetune
+        if sum(map(bool, (training, arm.predictions, arm.otsu))) > 1:
             refuse(
-                f"arm {name} has predictions and a training",
-                "An arm is trained here or predicted by another tool",
+                f"arm {name} has two of predictions, otsu and a training",
+                "An arm is trained here, predicted by another tool, or a threshold",
                 "Take one of the two away",
             )
-        scratch = arm.predictions is None and not _has_weights(config, name)
+        scratch = arm.trained and not _has_weights(config, name)
         idle = about_weights(finetune_config(config, name, config.seeds[0])) if scratch else []
         if idle:
             refuse(

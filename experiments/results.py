@@ -11,15 +11,17 @@ from pydantic import Field
 
 from ..data.atomic import write_text
 from ..data.settings import plain, read_json, settings
+from ..seg.metrics import METRICS, MaskScores
 
 Count = Annotated[int, Field(ge=0)]
+_COLUMNS = ("arm", "labels", "seed", "case", "value", *METRICS)
 
 
 @settings
-class Score:
+class Score(MaskScores):
     """Scores of one class in one test case by one run; None where a score has no meaning.
 
-    `hd95` is in `Results.hd95_unit`.
+    Distances are in `Results.hd95_unit`.
     """
 
     arm: str
@@ -27,9 +29,6 @@ class Score:
     seed: int
     case: str
     value: int
-    dice: float | None
-    iou: float | None
-    hd95: float | None
 
 
 @settings
@@ -58,7 +57,10 @@ class Transferred:
 
 @settings
 class RunRecord:
-    """One pretraining, fine-tuning, or set of another tool's predictions, and how it went.
+    """One pretraining, fine-tuning, or set of masks that were not trained for here, and how it went.
+
+    Such masks are another tool's ("foreign") or a threshold's ("untrained", the same at every number of
+    labels and seed).
 
     `labels` is None for a pretraining. `seconds` is training wall-clock time over all sittings, `sittings`
     how many there were. `parameters_loaded` tells for each part of the network the share of its parameters
@@ -67,7 +69,7 @@ class RunRecord:
     pretraining. `error` says why a run failed.
     """
 
-    stage: Literal["pretraining", "fine-tuning", "foreign"]
+    stage: Literal["pretraining", "fine-tuning", "foreign", "untrained"]
     arm: str
     labels: Count | None
     seed: int
@@ -163,7 +165,7 @@ def write_results(results: Results, folder: Path) -> None:
     """Writes results.json (everything) and results.csv (a row for each score)."""
     write_text(folder / "results.json", json.dumps(plain(results), indent=1))
     table = io.StringIO()
-    writer = csv.DictWriter(table, fieldnames=list(Score.__dataclass_fields__), lineterminator="\n")
+    writer = csv.DictWriter(table, fieldnames=_COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows({k: "" if v is None else v for k, v in vars(s).items()} for s in results.scores)
     write_text(folder / "results.csv", table.getvalue())

@@ -8,7 +8,8 @@ from rich.table import Table
 
 from ..data.fingerprint import CaseFacts
 from ..data.scan import Scan
-from ..seg.evaluate import METRICS, Evaluation
+from ..seg.evaluate import Evaluation
+from ..seg.object_metrics import ObjectScores
 from ..ssl.monitors import EmbeddingMeasures
 from .bench.figure import Figure
 from .results import ArmSummary, Difference, Results
@@ -16,6 +17,8 @@ from .results import ArmSummary, Difference, Results
 # more rows than this hide the problems that follow them
 _MAX_ROWS = 40
 _MAX_KINDS = 4
+# of the many metrics, those that are shown
+_SHOWN = ("dice", "iou", "hd95", "nsd")
 
 
 def scan_table(scanned: Scan) -> Table:
@@ -88,17 +91,39 @@ def _labels(f: CaseFacts, background: int) -> str:
 
 
 def score_table(evaluation: Evaluation) -> Table:
-    """Mean scores per class, and in how many cases each is defined."""
-    table = Table(title="mean over cases that the model has not seen")
+    """Means of the main scores per class, and in how many cases each is defined."""
+    within = "the coarsest spacing" if evaluation.tolerance is None else f"{evaluation.tolerance:g}"
+    unit = "" if evaluation.tolerance is None else f" {evaluation.unit}"
+    table = Table(
+        title="mean over cases that the model has not seen",
+        caption=f"nsd: share of the surfaces within {within}{unit}",
+    )
     table.add_column("label value")
-    for metric in METRICS:
+    for metric in _SHOWN:
         table.add_column(f"{metric} ({evaluation.unit})" if metric == "hd95" else metric, justify="right")
     for value in sorted({m.value for m in evaluation.means}):
         row = {m.metric: m for m in evaluation.means if m.value == value}
         table.add_row(
             str(value),
-            *(_mean(row[metric].mean, row[metric].cases, row[metric].undefined) for metric in METRICS),
+            *(_mean(row[metric].mean, row[metric].cases, row[metric].undefined) for metric in _SHOWN),
         )
+    return table
+
+
+def object_table(scores: ObjectScores) -> Table:
+    """Precision, recall, F1 and panoptic quality of all objects, a row for each IoU that makes a match."""
+    table = Table(
+        title="objects of all cases together",
+        caption=f"{scores.predicted} predicted, {scores.true} true ({scores.count_error:+})",
+    )
+    for column in ("IoU at least", "found", "wrong", "missed", "precision", "recall", "F1", "PQ"):
+        table.add_column(column, justify="right")
+    for m in scores.matches:
+        counts = (m.true_positives, m.false_positives, m.false_negatives)
+        shares = (m.precision, m.recall, m.f1, m.panoptic_quality)
+        table.add_row(f"{m.threshold:g}", *map(str, counts), *map(_number, shares))
+    means = ("mean", "", "", "", "", "", _number(scores.mean_f1), "")
+    table.add_row(*means)
     return table
 
 
@@ -165,6 +190,10 @@ def _amount(value: float, unit: str) -> str:
     return f"{value * 1000:.1f} ms" if value < 1 else f"{value:.2f} s"
 
 
+def _number(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.3f}"
+
+
 def _mean(mean: float | None, cases: int, undefined: int) -> str:
     without = f", {undefined} undefined" if undefined else ""
-    return f"{'n/a' if mean is None else f'{mean:.3f}'} (n={cases}{without})"
+    return f"{_number(mean)} (n={cases}{without})"

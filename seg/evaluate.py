@@ -14,16 +14,19 @@ from ..data.problems import Problem
 from ..data.settings import settings
 from ..data.volume import Triple, Volume
 from .batch_predict import Manifest, masks_in, read_manifest
+from .components import components
 from .label_files import LabelFile, read_label
-from .metrics import dice, hd95, iou
+from .metrics import METRICS, MaskScores, score_mask
+from .object_metrics import ObjectScores, score_objects, together
 
-METRICS = ("dice", "iou", "hd95")
 # more label values than this beyond the model's own are grey values
 _MANY_UNKNOWN = 16
+# the roles of cases that are part of means
+_COUNTED = ("unseen", "unknown")
 
 
 @settings
-class CaseScore:
+class CaseScore(MaskScores):
     """Scores of one class (by its label value) in one case; None where a score has no meaning.
 
     Where classes overlap, `value` is the number of the class from 1: channel 0 is class 1.
@@ -35,9 +38,14 @@ class CaseScore:
     case: str
     role: str
     value: int
-    dice: float | None
-    iou: float | None
-    hd95: float | None
+
+
+@settings
+class CaseObjects(ObjectScores):
+    """Scores of the objects in one case, whose `role` is told as in its other scores."""
+
+    case: str
+    role: str
 
 
 @settings
@@ -55,7 +63,9 @@ class Mean:
 class Evaluation:
     """Scores of all cases, and their means over those the model was not trained or validated on.
 
-    `unit` is that of HD95: "voxel" where a spacing is unknown.
+    `unit` is that of distances: "voxel" where a spacing is unknown. `tolerance` is that of NSD; None stands
+    for the coarsest spacing of each case. `all_objects` are those of the same cases together, None where
+    objects were not scored.
     """
 
     scores: tuple[CaseScore, ...]
@@ -65,6 +75,9 @@ class Evaluation:
     without_prediction: tuple[str, ...]
     without_label: tuple[str, ...]
     problems: tuple[Problem, ...]
+    tolerance: float | None = None
+    objects: tuple[CaseObjects, ...] = ()
+    all_objects: ObjectScores | None = None
 
     def mean(self, metric: str = "dice") -> float | None:
         """Mean over the classes of their means; None when no class has one."""
@@ -74,12 +87,17 @@ class Evaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelMeaning:
-    """What the values of masks and labels mean; `table` is the model's own, None for another program's."""
+    """What the values of masks and labels mean, and how they are compared.
+
+    `table` is the model's own, None for another program's.
+    """
 
     kind: LabelKind
     ignore: int | None
     table: LabelTable | None
     accept_geometry: bool = False
+    tolerance: float | None = None
+    objects: bool = False
 
     @property
     def known(self) -> set[int]:
@@ -105,23 +123,33 @@ def evaluate(
     ignore: int | None = None,
     regions: str | Path | None = None,
     accept_geometry: bool = False,
+    tolerance: float | None = None,
+    objects: bool = False,
     only: Collection[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Dice, IoU and HD95 of every class in every predicted case that has a label.
+    """All scores of every class in every predicted case that has a label.
 
     Label values and kind come from what `fewvox predict` wrote beside the masks. For masks of another
     program the values are those of the labels, and the kind is `label_kind` ("classes" when None). With
     `only`, other cases are passed over.
 
     Voxels whose label is `ignore` (when None, the value that the masks' own manifest tells) were annotated by
-    nobody: they are left out of both masks, and a class that neither then has is scored None. Surfaces for
-    HD95 are those of what is left: at the border of what is annotated both masks end alike. The same holds
+    nobody: they are left out of both masks, and a class that neither then has is scored None. Surfaces
+    are those of what is left: at the border of what is annotated both masks end alike. The same holds
     for voxels outside of the masks in the folder `regions`. A label that lies elsewhere in space than its
     mask is a problem, unless `accept_geometry` says to compare them voxel by voxel.
 
-    Raises DatasetError when no case has both a mask and a label.
+    `tolerance` is that of NSD, in the unit of the files; when None, the coarsest spacing of each case.
+
+    With `objects` instances are scored too, and labels of unknown kind are taken for such. A mask that has
+    but one number above the background is no map of instances: its objects are its connected
+    components.
+
+    Raises DatasetError when no case has both a mask and a label, UserError for a tolerance that is none and
+    for objects of labels that have none.
     """
+    _check_tolerance(tolerance)
     masks = masks_in(Path(predictions))
     truths = find_labels(labels, masks)
     if only is not None:
@@ -136,32 +164,73 @@ def evaluate(
             remedy="Check the two folders",
         )
     manifest = read_manifest(Path(predictions))
-    meaning = replace(_meaning(manifest, label_kind, ignore), accept_geometry=accept_geometry)
+    if objects and manifest is None:
+        label_kind = label_kind or "instances"
+    meaning = replace(
+        _meaning(manifest, label_kind, ignore),
+        accept_geometry=accept_geometry,
+        tolerance=tolerance,
+        objects=objects,
+    )
+    if objects:
+        _refuse_no_objects(meaning.kind, labels)
     annotated = find_labels(regions, truths) if regions is not None else {}
-    scores: list[CaseScore] = []
+    found: list[Scored] = []
     problems: list[Problem] = []
-    units = set()
     for done, case in enumerate(both, start=1):
         try:
-            found, unit = _score_case(
-                case, _role(manifest, case), masks[case], truths[case], annotated.get(case), meaning
-            )
-            scores += found
-            units.add(unit)
+            role = _role(manifest, case)
+            found.append(_score_case(case, role, masks[case], truths[case], annotated.get(case), meaning))
         except UserError as error:
             problems.append(Problem.from_error(case, error))
         if progress is not None:
             progress(done, len(both))
-    counted = [s for s in scores if s.role in ("unseen", "unknown")]
+    scores = [score for scored in found for score in scored.scores]
+    counted = [s for s in scores if s.role in _COUNTED]
+    units = {scored.unit for scored in found}
+    of_objects = [scored.objects for scored in found if scored.objects is not None]
+    counted_objects = [o for o in of_objects if o.role in _COUNTED]
     return Evaluation(
         scores=tuple(scores),
         means=_means(counted),
         unit="mixed units" if len(units) > 1 else next(iter(units), "voxel"),
+        tolerance=tolerance,
+        objects=tuple(of_objects),
+        all_objects=together(counted_objects) if counted_objects else None,
         excluded=tuple(sorted({s.case for s in scores} - {s.case for s in counted})),
         without_prediction=tuple(sorted(truths.keys() - masks.keys())),
         without_label=tuple(sorted(masks.keys() - truths.keys())),
         problems=tuple(problems),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """What was found in one case, and the unit of its distances."""
+
+    scores: tuple[CaseScore, ...]
+    objects: CaseObjects | None
+    unit: str
+
+
+def _check_tolerance(tolerance: float | None) -> None:
+    if tolerance is not None and not 0 <= tolerance < float("inf"):
+        raise UserError(
+            f"the tolerance {tolerance}",
+            found="not a length",
+            rule="It is how far a surface may be off, 0 or more, in the unit of the files",
+            remedy="Give such a number, or leave it out for the coarsest spacing",
+        )
+
+
+def _refuse_no_objects(kind: LabelKind, labels: str | Path) -> None:
+    if kind != "instances":
+        raise UserError(
+            labels,
+            found=f"labels of kind {kind}",
+            rule="Objects are scored where each has a number of its own",
+            remedy="Say --label-kind instances if they have, or leave --objects out",
+        )
 
 
 def _role(manifest: Manifest | None, case: str) -> str:
@@ -183,7 +252,7 @@ def _meaning(manifest: Manifest | None, kind: LabelKind | None, ignore: int | No
 
 def _score_case(
     case: str, role: str, mask: Path, truth: Path, region: Path | None, meaning: LabelMeaning
-) -> tuple[list[CaseScore], str]:
+) -> Scored:
     predicted = read_label(mask, meaning.kind)
     like = predicted.volume if meaning.accept_geometry else None
     true = read_label(truth, meaning.kind, meaning.ignore, table=meaning.table, like=like, region=region)
@@ -194,8 +263,10 @@ def _score_case(
     spacing, unit = _spacing(true.volume, predicted.volume)
     # values that the model does not know count too: they are classes it misses
     values = sorted((meaning.known | predicted.classes | true.classes) - meaning.no_class)
-    predicted = predicted.within(true.annotated)
-    return [_score(case, role, value, predicted, true, spacing) for value in values], unit
+    cut = predicted.within(true.annotated)
+    scores = (_score(case, role, value, cut, true, spacing, meaning.tolerance) for value in values)
+    objects = _score_objects(case, role, predicted, true) if meaning.objects else None
+    return Scored(scores=tuple(scores), objects=objects, unit=unit)
 
 
 def _check_places(predicted: LabelFile, true: LabelFile, mask: Path, truth: Path) -> None:
@@ -239,12 +310,24 @@ def _refuse_images(true: LabelFile, table: LabelTable | None, truth: Path) -> No
 
 
 def _score(
-    case: str, role: str, value: int, predicted: LabelFile, true: LabelFile, spacing: Triple
+    case: str,
+    role: str,
+    value: int,
+    predicted: LabelFile,
+    true: LabelFile,
+    spacing: Triple,
+    tolerance: float | None,
 ) -> CaseScore:
-    a, b = predicted.voxels_of(value), true.voxels_of(value)
-    return CaseScore(
-        case=case, role=role, value=value, dice=dice(a, b), iou=iou(a, b), hd95=hd95(a, b, spacing)
-    )
+    found = score_mask(predicted.voxels_of(value), true.voxels_of(value), spacing, tolerance)
+    return CaseScore(case=case, role=role, value=value, **vars(found))
+
+
+def _score_objects(case: str, role: str, predicted: LabelFile, true: LabelFile) -> CaseObjects:
+    ours = predicted.objects
+    if ours.max(initial=0) == 1:
+        ours = components(predicted.values == 1)[0]
+    found = score_objects(ours, true.objects, true.annotated)
+    return CaseObjects(case=case, role=role, **vars(found))
 
 
 def _spacing(*volumes: Volume) -> tuple[Triple, str]:

@@ -20,12 +20,14 @@ class LabelFile:
     """A mask or label as read.
 
     `values` are (Z, Y, X) as in the file, 0 and 1 for instances; where classes overlap (K, Z, Y, X), with i
-    or 0 in channel i - 1. They are 0 where `annotated` (Z, Y, X) is False.
+    or 0 in channel i - 1. They are 0 where `annotated` (Z, Y, X) is False. `ids` are the numbers of instances
+    as in the file, whatever number stands for none.
     """
 
     volume: Volume
     values: np.ndarray
     annotated: np.ndarray
+    ids: np.ndarray | None = None
 
     @property
     def classes(self) -> set[int]:
@@ -37,6 +39,15 @@ class LabelFile:
     def voxels_of(self, value: int) -> np.ndarray:
         """Which voxels have a value above 0, (Z, Y, X) bool."""
         return self.values[value - 1] == value if self.values.ndim == 4 else self.values == value
+
+    @property
+    def objects(self) -> np.ndarray:
+        """The instances numbered from 1, 0 elsewhere (Z, Y, X)."""
+        if self.ids is None:
+            raise ValueError("only instances have objects")
+        numbers = np.zeros(self.values.shape, np.int32)
+        numbers[self.values == 1] = np.unique(self.ids[self.values == 1], return_inverse=True)[1] + 1
+        return numbers
 
     def within(self, annotated: np.ndarray) -> "LabelFile":
         """The same with 0 wherever `annotated` (Z, Y, X) is False."""
@@ -76,8 +87,9 @@ def read_label(
     )
     values = _channels(volume, path) if kind == "overlapping" else _map(volume, path)
     if kind == "instances":
-        values = (values != background).astype(np.uint8)
-    elif table is not None:
+        filled = (values != background).astype(np.uint8)
+        return LabelFile(volume=volume, values=filled, annotated=annotated, ids=values)
+    if table is not None:
         values = table.unaliased(values)
     return LabelFile(volume=volume, values=values, annotated=annotated)
 

@@ -76,6 +76,7 @@ class ClassRow:
     dice: float | None
     iou: float | None
     hd95: float | None
+    nsd: float | None
     missing: int
 
 
@@ -92,7 +93,7 @@ def write_report(results: Results, pictures: Sequence[Picture], out: Path) -> No
         interval=_interval, signed=_signed, clock=_clock, percent=_percent, number=_number, volumes=_volumes
     )
     styles = figures.arm_styles(results)
-    runs = sorted(results.runs, key=lambda r: _order(r, list(styles)))
+    runs = _once(sorted(results.runs, key=lambda r: _order(r, list(styles))))
     page = environment.get_template("report.html.j2").render(
         results=results,
         css=Markup((HERE / "report.css").read_text(encoding="utf-8")),
@@ -107,7 +108,8 @@ def write_report(results: Results, pictures: Sequence[Picture], out: Path) -> No
         hollow=figures.swatch(styles[results.baseline], hollow=True),
         finetuned=[arm for arm in styles if any(r.arm == arm and _has_loss(r) for r in runs)],
         overriding=_overriding(results),
-        foreign=list(dict.fromkeys(r.arm for r in runs if r.stage == "foreign")),
+        foreign=_arms_of(runs, "foreign"),
+        untrained=_arms_of(runs, "untrained"),
         dice=figures.dice_by_labels(results, styles) if results.summaries else None,
         differences=figures.differences(results, styles),
         finetuning=figures.finetuning_curves(results, styles),
@@ -144,7 +146,8 @@ def lead(results: Results) -> str:
 
 def sentences(results: Results) -> dict[str, str]:
     """For each arm a sentence with its difference to the baseline at each number of labels."""
-    foreign = {r.arm for r in results.runs if r.stage == "foreign"}
+    remarks = dict.fromkeys(_arms_of(results.runs, "foreign"), "(another tool's predictions) ")
+    remarks |= dict.fromkeys(_arms_of(results.runs, "untrained"), "(a threshold, without training) ")
     told = {}
     for arm in dict.fromkeys(d.arm for d in results.differences):
         clauses: list[tuple[Verdict, list[Difference]]] = []
@@ -154,7 +157,7 @@ def sentences(results: Results) -> dict[str, str]:
                 clauses.append((kind, []))
             clauses[-1][1].append(d)
         text = "; ".join(_clause(results, kind, group) for kind, group in clauses) + "."
-        told[arm] = f"(another tool's predictions) {text}" if arm in foreign else text
+        told[arm] = remarks.get(arm, "") + text
     return told
 
 
@@ -211,6 +214,18 @@ def cautions(results: Results) -> list[str]:
             f" 1 in {1 / chance:.0f} such intervals would miss 0 by chance"
         )
     return found
+
+
+def _once(runs: list[RunRecord]) -> list[RunRecord]:
+    """The runs, with the first of an arm that is the same at every number of labels and seed."""
+    found: dict[object, RunRecord] = {}
+    for run in runs:
+        found.setdefault(run.arm if run.stage == "untrained" else (run.arm, run.labels, run.seed), run)
+    return list(found.values())
+
+
+def _arms_of(runs: Sequence[RunRecord], stage: str) -> list[str]:
+    return list(dict.fromkeys(r.arm for r in runs if r.stage == stage))
 
 
 def _has_loss(run: RunRecord) -> bool:
@@ -270,7 +285,7 @@ def _tell_zero(s: ArmSummary) -> str:
 
 
 def _per_class(results: Results, arms: list[str]) -> list[ClassRow]:
-    """Mean Dice as the statistics have it, IoU and HD95 over the scores that have a meaning."""
+    """Mean Dice as the statistics have it, IoU, HD95 and NSD over the scores that have a meaning."""
     rows = []
     for s in sorted(results.summaries, key=lambda s: (arms.index(s.arm), s.labels)):
         for value, dice in sorted(s.per_class.items()):
@@ -283,13 +298,14 @@ def _per_class(results: Results, arms: list[str]) -> list[ClassRow]:
                     dice=dice,
                     iou=_mean(own, "iou"),
                     hd95=_mean(own, "hd95"),
+                    nsd=_mean(own, "nsd"),
                     missing=sum(p.dice is None for p in own),
                 )
             )
     return rows
 
 
-def _mean(scores: list[Score], name: Literal["iou", "hd95"]) -> float | None:
+def _mean(scores: list[Score], name: Literal["iou", "hd95", "nsd"]) -> float | None:
     values = [v for v in (getattr(score, name) for score in scores) if v is not None]
     return sum(values) / len(values) if values else None
 
@@ -307,12 +323,12 @@ def _totals(runs: list[RunRecord]) -> dict[str, Any]:
             stage: sum(r.seconds or 0 for r in runs if r.stage == stage)
             for stage in ("pretraining", "fine-tuning")
         },
-        "untimed": sum(r.seconds is None and r.stage != "foreign" for r in runs),
+        "untimed": sum(r.seconds is None and r.stage in ("pretraining", "fine-tuning") for r in runs),
     }
 
 
 def _order(run: RunRecord, arms: list[str]) -> tuple[int, int, int, int]:
-    stage = ("pretraining", "fine-tuning", "foreign").index(run.stage)
+    stage = ("pretraining", "fine-tuning", "foreign", "untrained").index(run.stage)
     return stage, run.labels or 0, arms.index(run.arm), run.seed
 
 

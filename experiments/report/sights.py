@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...data.dataset import find_labels
-from ...data.labels import LabelTable
 from ...data.reading import read_image
 from ...seg.checkpoint import Checkpoint, load
 from ...seg.label_files import read_label
@@ -62,10 +61,9 @@ def _chosen(dice: dict[str, float], count: int) -> list[str]:
 
 def _segmented(bench: "Bench", cell: Cell, case: str, dice: float) -> Segmented:
     image = read_image(bench.test_images[case], bench.options)
-    folder = bench.foreign(cell) or bench.folder("masks", cell)
-    table = bench.store.plan.labels or LabelTable()
+    table = bench.table
     true = read_label(bench.truths[case], table.kind, table.ignore, table=table)
-    predicted = read_label(find_labels(folder)[case], table.kind)
+    predicted = read_label(find_labels(bench.masks(cell))[case], table.kind)
     return Segmented(
         title=f"{cell.arm}, Dice {dice:.2f}",
         image=image.array[0],

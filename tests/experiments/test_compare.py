@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -24,6 +25,7 @@ from fewvox.experiments.results import RunRecord, read_results
 from fewvox.seg import checkpoint
 from fewvox.seg.engine.stopping import Interrupted
 from fewvox.seg.networks.registry import build
+from fewvox.seg.otsu import OtsuConfig
 
 PATCH = [8, 16, 8]
 SHORT = {"steps": 3, "batch": 1, "patch": PATCH, "device": "cpu"}
@@ -174,7 +176,7 @@ def test_the_results_read_back_from_their_folder(finished):
     assert read_results(finished.path) == finished.results
     with (finished.path / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["arm", "labels", "seed", "case", "value", "dice", "iou", "hd95"]
+    assert list(rows[0])[:9] == ["arm", "labels", "seed", "case", "value", "dice", "iou", "hd95", "nsd"]
     assert len(rows) == len(finished.results.scores)
     for row, score in zip(rows, finished.results.scores, strict=True):
         assert (row["arm"], int(row["labels"]), row["case"]) == (score.arm, score.labels, score.case)
@@ -492,6 +494,58 @@ def test_without_a_labelled_test_volume_nothing_is_compared(masks_only, nifti_fo
     (bare / "labels").mkdir()
     with pytest.raises(UserError, match="no volume found"):
         run_comparison(masks_only(test=0, test_data=str(bare)), tmp_path / "out", "")
+
+
+# a threshold beside the networks
+
+
+def test_a_threshold_is_made_once_and_stands_beside_every_number_of_labels_and_seed(
+    masks_only, place, tmp_path, ran
+):
+    data = Path(shutil.copytree(place / "data", tmp_path / "one"))
+    for file in (data / "labels").iterdir():
+        label = nib.nifti1.load(file)
+        nib.save(nib.Nifti1Image((np.asarray(label.dataobj) > 0).astype(np.uint8), label.affine), file)
+    arms = {"oracle": Arm(predictions=str(data / "labels")), "otsu": Arm(otsu=OtsuConfig())}
+    config = masks_only(data=str(data), arms=arms, label_counts=(1, 2), seeds=(0, 1), tolerance=3.0)
+    made = run_comparison(config, tmp_path / "out", "").results
+    assert failures(made) == {}
+    assert [cell for cell in ran if "otsu" in cell] == ["otsu, 1 labels, seed 0"]
+    assert {r.stage for r in made.runs if r.arm == "otsu"} == {"untrained"}
+    (first, *others) = [
+        [(s.case, s.dice, s.nsd) for s in made.scores if (s.arm, s.labels, s.seed) == ("otsu", labels, seed)]
+        for labels in (1, 2)
+        for seed in (0, 1)
+    ]
+    assert len(first) == 3
+    assert all(other == first for other in others)
+    assert {d.arm: (d.seeds, d.cases) for d in made.differences} == {"otsu": (2, 3)}
+    # of another threshold nothing is taken for that of this one
+    with pytest.raises(UserError, match=r"arms\.otsu differ"):
+        run_comparison(
+            replace(config, arms={**arms, "otsu": Arm(otsu=OtsuConfig(foreground="dark"))}),
+            tmp_path / "out", "",
+        )  # fmt: skip
+
+
+def test_a_threshold_of_several_classes_is_refused_before_anything_runs(masks_only, tmp_path, ran):
+    with pytest.raises(UserError, match="2 classes beside the background"):
+        run_comparison(masks_only(arms={"oracle": Arm(otsu=OtsuConfig())}), tmp_path / "out", "")
+    assert ran == []
+
+
+def test_scores_from_before_there_were_more_metrics_stay_done(masks_only, tmp_path, ran):
+    config = masks_only()
+    run_comparison(config, tmp_path / "out", "")
+    for file in (tmp_path / "out/scores").rglob("*.json"):
+        values = json.loads(file.read_text())
+        before = ("case", "role", "value", "dice", "iou", "hd95")
+        values["scores"] = [{name: score[name] for name in before} for score in values["scores"]]
+        file.write_text(json.dumps(values))
+    ran.clear()
+    made = run_comparison(config, tmp_path / "out", "").results
+    assert (ran, failures(made)) == ([], {})
+    assert {(s.dice, s.nsd) for s in made.scores} == {(1, None)}
 
 
 # weights that are there

@@ -387,6 +387,31 @@ def test_unequal_steps_and_few_cases_and_one_seed_are_told(results):
     assert "only" not in clean
 
 
+def test_a_threshold_is_called_untrained_and_stands_once_among_the_runs(results, page):
+    bare = {"steps": None, "seconds": None, "curves": (), "mean_dice": 0.31415}
+    runs = [run("untrained", "otsu", n, s, **bare) for n in (1, 2) for s in (0, 1)]
+    changed = replace(
+        results,
+        arms=(*results.arms, "otsu"),
+        runs=(*results.runs, *runs),
+        summaries=(*results.summaries, summary("otsu", 1, 0.3)),
+        differences=(*results.differences, difference("otsu", 1, -0.3)),
+    )
+    text = page(changed).text
+    assert "otsu: (a threshold, without training) worse with 1" in text
+    assert "Nothing was trained for otsu: a threshold on the images" in text
+    assert text.count("0.314") == 1
+
+
+@pytest.mark.parametrize(("tolerance", "told"), [(None, "the coarsest voxel spacing"), (1.5, "1.5 um")])
+def test_nsd_is_told_with_its_tolerance(results, page, tolerance, told):
+    scores = tuple(replace(s, nsd=0.777) for s in results.scores)
+    text = page(replace(results, scores=scores, config={**results.config, "tolerance": tolerance})).text
+    assert f"is within {told} of the other" in text
+    assert "0.777" in text
+    assert "is within the coarsest voxel spacing" in page(results).text, "of results from before"
+
+
 def test_foreign_predictions_are_called_so(results, page):
     foreign = run("foreign", "nnU-Net", 1, steps=None, seconds=None, curves=(), mean_dice=0.7)
     changed = replace(

@@ -8,7 +8,10 @@ import pytest
 from fewvox.data.settings import SettingsError
 from fewvox.experiments.results import Curve, Results, RunRecord, Score, read_results, write_results
 
-HEADER = "arm,labels,seed,case,value,dice,iou,hd95"
+HEADER = (
+    "arm,labels,seed,case,value,dice,iou,hd95,nsd,precision,recall,hd,assd,"
+    "relative_volume_difference,absolute_volume_difference"
+)
 
 
 @pytest.fixture
@@ -36,7 +39,7 @@ def results() -> Results:
         config={"arms": {"mae": {"options": [1, None, "x"]}}},
         runs=(run,),
         scores=(
-            Score(**known, value=1, dice=0.1234567890123456, iou=0.05, hd95=2.0),
+            Score(**known, value=1, dice=0.1234567890123456, iou=0.05, hd95=2.0, nsd=0.25),
             Score(**known, value=2, dice=None, iou=None, hd95=None),
         ),
         summaries=(),
@@ -55,9 +58,10 @@ def test_the_table_has_a_row_for_each_score_and_leaves_open_what_has_no_meaning(
     text = (tmp_path / "results.csv").read_text(encoding="utf-8")
     assert text.splitlines()[0] == HEADER
     first, second = csv.DictReader(text.splitlines())
-    assert first == {
+    told = {name: value for name, value in first.items() if value}
+    assert told == {
         "arm": "mae", "labels": "2", "seed": "1", "case": 'day 1/"a", b', "value": "1",
-        "dice": "0.1234567890123456", "iou": "0.05", "hd95": "2.0"
+        "dice": "0.1234567890123456", "iou": "0.05", "hd95": "2.0", "nsd": "0.25"
     }  # fmt: skip
     assert (second["value"], second["dice"], second["iou"], second["hd95"]) == ("2", "", "", "")
 
@@ -73,6 +77,15 @@ def test_results_of_another_version_are_refused(results, tmp_path):
     (tmp_path / "results.json").write_text(json.dumps({**values, "version": 2}))
     with pytest.raises(SettingsError, match="'version' is 2"):
         read_results(tmp_path)
+
+
+def test_results_from_before_there_were_more_metrics_are_read(results, tmp_path):
+    write_results(results, tmp_path)
+    values = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    before = ("arm", "labels", "seed", "case", "value", "dice", "iou", "hd95")
+    values["scores"] = [{name: score[name] for name in before} for score in values["scores"]]
+    (tmp_path / "results.json").write_text(json.dumps(values))
+    assert [(s.hd95, s.nsd) for s in read_results(tmp_path).scores] == [(2.0, None), (None, None)]
 
 
 def test_writing_again_replaces_what_was_there(results, tmp_path):

@@ -6,6 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from fewvox.data.dataset import DatasetError
+from fewvox.data.errors import UserError
 from fewvox.data.labels import LabelTable
 from fewvox.data.settings import plain
 from fewvox.seg.batch_predict import MANIFEST, Manifest, PredictedCase
@@ -355,3 +356,52 @@ def test_voxels_outside_of_the_regions_are_not_scored(tmp_path, save_nifti):
         save_nifti(tmp_path / folder / "a.nii.gz", array)
     assert (evaluate(tmp_path / "masks", tmp_path / "labels").mean() or 0) < 1
     assert evaluate(tmp_path / "masks", tmp_path / "labels", regions=tmp_path / "regions").mean() == 1
+
+
+def test_a_tolerance_is_in_the_unit_of_the_files(folders):
+    masks, labels = folders(a=(with_boxes((1, 0, 3)), with_boxes((1, 1, 4))))
+    for tolerance, perfect in ((None, True), (2.0, True), (1.9, False)):
+        found = evaluate(masks, labels, tolerance=tolerance)
+        assert ((means(found, "nsd")[1][0] == 1), found.tolerance) == (perfect, tolerance)
+
+
+@pytest.mark.parametrize("tolerance", [-1.0, float("nan"), float("inf")])
+def test_a_tolerance_that_is_no_length_is_refused(folders, tolerance):
+    with pytest.raises(UserError, match="Give such a number"):
+        evaluate(*folders(a=(with_boxes((1, 0, 3)),) * 2), tolerance=tolerance)
+
+
+def counts(scores):
+    match = scores.matches[0]
+    return match.true_positives, match.false_positives, match.false_negatives
+
+
+def test_objects_are_matched_whatever_their_numbers_and_semantic_scores_stay(folders):
+    label = with_boxes((17, 0, 2), (3, 2, 4))
+    masks, labels = folders(
+        a=(with_boxes((5, 0, 2), (9, 2, 4)), label), b=(with_boxes((7, 0, 4), (8, 5, 6)), label)
+    )
+    found = evaluate(masks, labels, objects=True)
+    assert {o.case: counts(o) for o in found.objects} == {"a": (2, 0, 0), "b": (1, 1, 1)}
+    assert (counts(found.all_objects), found.all_objects.count_error) == ((3, 1, 1), 0)
+    assert scores_of(found, "a")[1][0] == 1
+    assert evaluate(masks, labels, label_kind="instances").all_objects is None
+
+
+def test_a_mask_without_numbers_has_its_components_as_objects(folders):
+    masks, labels = folders(a=(with_boxes((1, 0, 2), (1, 4, 6)), with_boxes((17, 0, 2), (3, 4, 6))))
+    assert counts(evaluate(masks, labels, objects=True).all_objects) == (2, 0, 0)
+
+
+def test_objects_of_training_cases_are_in_no_sum_and_unannotated_ones_are_not_counted(folders):
+    label = open_outside(with_boxes((17, 0, 2), (3, 2, 4)), 0, 1, 2, 3, value=1)
+    mask = with_boxes((5, 0, 2), (9, 2, 4), (6, 4, 6))
+    masks, labels = folders(new=(mask, label), seen=(with_boxes((5, 0, 1)), label))
+    write_manifest(masks, {"new": "unseen", "seen": "training"}, LabelTable(kind="instances", ignore=1))
+    found = evaluate(masks, labels, objects=True)
+    assert (counts(found.all_objects), len(found.objects)) == ((2, 0, 0), 2)
+
+
+def test_objects_of_classes_are_refused(folders):
+    with pytest.raises(UserError, match="labels of kind classes"):
+        evaluate(*folders(a=(with_boxes((1, 0, 3)),) * 2), label_kind="classes", objects=True)

@@ -1,40 +1,19 @@
-"""Overlap and distances against plain loops."""
+"""All scores of a mask against plain loops and SimpleITK."""
 
 import itertools
-import math
+from dataclasses import fields
 
 import numpy as np
 import pytest
-from fewvox.seg.metrics import dice, hd95, iou
+import SimpleITK as sitk
+from fewvox.seg.metrics import MaskScores, dice, score_mask
 
 EMPTY = np.zeros((4, 5, 6), dtype=bool)
+SPACING = (2.0, 0.5, 1.0)
 
 
-def blob(seed, shape=(6, 7, 8), share=0.15):
-    return np.random.default_rng(seed).random(shape) < share
-
-
-def surface(mask):
-    """Voxels with a neighbour across a face that is outside the mask or the volume."""
-    padded = np.pad(mask, 1)
-    found = []
-    for place in np.argwhere(mask):
-        z, y, x = place + 1
-        neighbours = (
-            (z - 1, y, x), (z + 1, y, x), (z, y - 1, x), (z, y + 1, x), (z, y, x - 1), (z, y, x + 1)
-        )  # fmt: skip
-        if not all(padded[n] for n in neighbours):
-            found.append(place)
-    return found
-
-
-def hd95_by_loops(a, b, spacing):
-    def directed(of, to):
-        distances = [min(math.dist(p * np.array(spacing), q * np.array(spacing)) for q in to) for p in of]
-        return float(np.percentile(distances, 95))
-
-    a, b = surface(a), surface(b)
-    return max(directed(a, b), directed(b, a))
+def blob(seed, share=0.15):
+    return np.random.default_rng(seed).random((6, 7, 8)) < share
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -43,45 +22,72 @@ def test_overlap_is_that_of_plain_loops(seed):
     places = list(itertools.product(*map(range, a.shape)))
     both = sum(bool(a[p] and b[p]) for p in places)
     either = sum(bool(a[p] or b[p]) for p in places)
-    assert dice(a, b) == pytest.approx(2 * both / (a.sum() + b.sum()))
-    assert iou(a, b) == pytest.approx(both / either)
+    found = score_mask(a, b, SPACING)
+    assert found.dice == dice(a, b) == pytest.approx(2 * both / (a.sum() + b.sum()))
+    assert found.iou == pytest.approx(both / either)
+    assert found.precision == pytest.approx(both / a.sum())
+    assert found.recall == pytest.approx(both / b.sum())
+    assert found.relative_volume_difference == pytest.approx(a.sum() / b.sum() - 1)
+    assert found.absolute_volume_difference == pytest.approx(abs(a.sum() - b.sum()) * 1.0)
 
 
-@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (3.0, 0.5, 0.8)])
-@pytest.mark.parametrize("share", [0.05, 0.6])
-@pytest.mark.parametrize("shape", [(6, 7, 8), (1, 9, 9), (2, 3, 12)])
-def test_hd95_is_that_of_plain_loops(shape, share, spacing):
-    a, b = blob(1, shape, share), blob(2, shape, share)
-    assert hd95(a, b, spacing) == pytest.approx(hd95_by_loops(a, b, spacing), rel=1e-5)
+def test_overlap_is_that_of_simpleitk():
+    a, b = blob(1, 0.4), blob(2, 0.3)
+    known = sitk.LabelOverlapMeasuresImageFilter()
+    known.Execute(*(sitk.GetImageFromArray(mask.astype(np.uint8)) for mask in (a, b)))
+    found = score_mask(a, b, SPACING)
+    assert found.dice == pytest.approx(known.GetDiceCoefficient(1))
+    assert found.iou == pytest.approx(known.GetJaccardCoefficient(1))
+    # of SimpleITK's two masks the first is the source, the second the target
+    assert found.recall == pytest.approx(1 - known.GetFalseNegativeError(1))
+    assert found.precision == pytest.approx(1 - known.GetFalseDiscoveryRate(1))
 
 
-def test_hd95_of_far_solids_is_their_distance_in_the_unit_of_the_spacing():
-    a, b = np.zeros((2, 20, 3, 3), dtype=bool)
-    a[2:5], b[12:15] = True, True
-    assert hd95(a, b, (2.0, 1.0, 1.0)) == pytest.approx(20)
+def test_a_volume_difference_has_a_sign_and_a_size_in_cubed_units():
+    true = ~EMPTY
+    half = true.copy()
+    half[:, :, :3] = False
+    lost, gained = score_mask(half, true, (2.0, 3.0, 1.0)), score_mask(true, half, (2.0, 3.0, 1.0))
+    assert (lost.relative_volume_difference, gained.relative_volume_difference) == (-0.5, 1)
+    assert (lost.absolute_volume_difference, gained.absolute_volume_difference) == (360, 360)
 
 
-@pytest.mark.parametrize("corner", [0, -1])
-def test_masks_at_the_border_have_a_surface_there(corner):
-    a, b = np.zeros((2, 5, 5, 5), dtype=bool)
-    a[corner, corner, corner] = True
-    b[2, 2, 2] = True
-    assert hd95(a, b, (1.0, 1.0, 1.0)) == pytest.approx(math.sqrt(12))
+@pytest.mark.parametrize(("tolerance", "within"), [(None, 1), (2.0, 1), (1.9, 0.25), (0.0, 0.25)])
+def test_the_tolerance_is_the_coarsest_spacing_unless_it_is_told(tolerance, within):
+    a, b = np.zeros((2, 9, 4, 4), bool)
+    a[2:4], b[3:5] = True, True
+    found = score_mask(a, b, (2.0, 9.0, 9.0) if tolerance else (2.0, 1.0, 1.0), tolerance)
+    assert found.nsd == pytest.approx(within, abs=0.26)
+    assert (found.nsd == 1) == (within == 1)
 
 
 def test_equal_masks_are_perfect():
-    a = blob(0)
-    assert (dice(a, a), iou(a, a), hd95(a, a, (1.0, 2.0, 3.0))) == (1, 1, 0)
+    found = score_mask(blob(0), blob(0), (1.0, 2.0, 3.0))
+    assert (found.dice, found.iou, found.nsd, found.precision, found.recall) == (1, 1, 1, 1, 1)
+    assert (found.hd, found.hd95, found.assd) == (0, 0, 0)
+    assert (found.relative_volume_difference, found.absolute_volume_difference) == (0, 0)
 
 
 def test_masks_that_do_not_meet_score_zero():
     a, b = EMPTY.copy(), EMPTY.copy()
-    a[0], b[2] = True, True
-    assert (dice(a, b), iou(a, b)) == (0, 0)
+    a[0], b[3] = True, True
+    found = score_mask(a, b, (1.0, 1.0, 1.0))
+    assert (found.dice, found.iou, found.nsd, found.precision, found.recall) == (0, 0, 0, 0, 0)
+    assert found.hd == 3
 
 
-def test_a_score_without_meaning_is_none_and_never_a_number():
-    full = ~EMPTY
-    assert (dice(EMPTY, EMPTY), iou(EMPTY, EMPTY), hd95(EMPTY, EMPTY, (1.0, 1.0, 1.0))) == (None, None, None)
-    for a, b in [(EMPTY, full), (full, EMPTY)]:
-        assert (dice(a, b), iou(a, b), hd95(a, b, (1.0, 1.0, 1.0))) == (0, 0, None)
+OF_MISSED = {"dice": 0, "iou": 0, "nsd": 0, "recall": 0, "relative_volume_difference": -1}
+OF_INVENTED = {"dice": 0, "iou": 0, "nsd": 0, "precision": 0}
+
+
+@pytest.mark.parametrize(
+    ("predicted", "true", "numbers"),
+    [
+        (EMPTY, EMPTY, {}),
+        (EMPTY, ~EMPTY, {**OF_MISSED, "absolute_volume_difference": 120}),
+        (~EMPTY, EMPTY, {**OF_INVENTED, "absolute_volume_difference": 120}),
+    ],
+)
+def test_a_score_without_meaning_is_none_and_never_a_number(predicted, true, numbers):
+    found = score_mask(predicted, true, SPACING)
+    assert vars(found) == {f.name: numbers.get(f.name) for f in fields(MaskScores)}
