@@ -85,7 +85,7 @@ def write_otsu_masks(
         made[case.id] = PredictedCase(file=file, image_hash=source_hash(case.images), role="unseen")
         if progress is not None:
             progress(done, len(cases))
-    manifest = Manifest(model_hash=settings_hash(plain(config)), labels=table, cases=made)
+    manifest = Manifest(model_hashes=(settings_hash(plain(config)),), labels=table, cases=made)
     write_text(out / MANIFEST, json.dumps(plain(manifest), indent=1))
 
 
