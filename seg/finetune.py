@@ -19,6 +19,7 @@ from ..data.store import Store
 from . import run
 from .checkpoint import CheckpointInfo, check_version, load
 from .deep_supervision import Heads
+from .engine.allocator import kept_memory
 from .engine.loop import Observer, train, whole
 from .engine.schedules import ScheduleName, resolved_schedule
 from .engine.stopping import stoppable
@@ -197,14 +198,15 @@ def finetune(
     sampler = PatchSampler(
         store, split.train, plan.training.patch, plan.training.batch, config.patches, config.seed
     )
-    say(estimate(task, network, sampler.batch(0), config).line())
+    needs = estimate(task, network, sampler.batch(0), config)
+    say(needs.line())
     say(how_chosen(len(split.train), len(split.validation), whole(config.steps)))
     validator = glance = None
     if split.validation:
         validator = Validator(store, split.validation, plan, network)
         glance = PatchValidator(store, split.validation, plan, network, config.seed)
         observer = Snapshots(out, plan, validator, observer) if config.pictures else observer
-    with within_memory(network, config):
+    with kept_memory(needs.keep_memory), within_memory(network, config):
         scores = train(
             task,
             network,

@@ -81,7 +81,8 @@ def check_resumable(
 ) -> None:
     """Raises RunError unless the run was started with the same configuration, cases and weights.
 
-    `workers` and `checkpointing` may differ, which change no number, and with `extend` the steps.
+    `workers`, `checkpointing` and `keep_memory` may differ, which change no number, and with `extend` the
+    steps.
     """
     if not (path / CONFIG).is_file():
         raise RunError(
@@ -91,7 +92,7 @@ def check_resumable(
             remedy="Leave --resume out",
         )
     before, now = load_mapping(path / CONFIG), plain(config)
-    may_differ = {"workers", "checkpointing", *(["steps"] if extend else [])}
+    may_differ = {"workers", "checkpointing", "keep_memory", *(["steps"] if extend else [])}
     changed = [
         f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
         for key in sorted((before.keys() | now.keys()) - may_differ)

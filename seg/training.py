@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -21,6 +22,7 @@ from ..data.supply import default_workers
 from . import run
 from .checkpoint import CheckpointInfo, load
 from .engine.acceleration import accelerate, has_compiler
+from .engine.allocator import Trial, can_keep, kept_memory, tried
 from .engine.estimate import seconds_per_step, training_bytes
 from .engine.loop import LoopConfig, whole
 from .engine.memory import told_out_of_memory
@@ -43,7 +45,8 @@ class TrainingConfig(LoopConfig):
 
     `network` is one that `fewvox networks` lists; the plain U-Net where it is None.
     `checkpointing`, `compile` and `channels_last` are ways to compute the same (`engine/acceleration.py`);
-    the last two are used on a GPU where they are None.
+    the last two are used on a GPU where they are None. `keep_memory` keeps on a CPU what a step frees for the
+    next (`engine/allocator.py`); None: where two steps tried either way say that it helps.
     `seed` decides initial weights and sampling. `workers` are the processes that make batches, which are the
     same whatever their number; 0 is a thread of the training. None: 0 on the CPU, whose cores the network
     needs; half of the cores, up to 8, for a GPU.
@@ -61,6 +64,7 @@ class TrainingConfig(LoopConfig):
     checkpointing: bool = False
     compile: bool | None = None
     channels_last: bool | None = None
+    keep_memory: bool | None = None
 
 
 C = TypeVar("C", bound=TrainingConfig)
@@ -68,12 +72,17 @@ C = TypeVar("C", bound=TrainingConfig)
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """What a training will take: seconds (measured), bytes of memory and disk (computed)."""
+    """What a training will take: seconds (measured), bytes of memory and disk (computed).
+
+    `trial` is of memory that is kept between steps, `keep_memory` whether it is to be.
+    """
 
     seconds: float
     memory_bytes: int
     disk_bytes: int
     parameters: int
+    keep_memory: bool = False
+    trial: Trial | None = None
 
     def line(self) -> str:
         """The estimate as a person reads it."""
@@ -82,6 +91,7 @@ class Estimate:
         return (
             f"estimate: {self.seconds / 60:.1f} min of training steps, {self.memory_bytes / 2**30:.2f} GiB "
             f"memory{short}, {self.disk_bytes / 2**20:.0f} MiB disk, {self.parameters:,} parameters"
+            + (f"\n{self.trial.line()}" if self.trial else "")
         )
 
 
@@ -248,15 +258,21 @@ def extended(out: Path, network: Network, config: TrainingConfig) -> str:
 def estimate(
     task: nn.Module, network: Network, batch: Batch, config: TrainingConfig, *, views: int = 1
 ) -> Estimate:
-    """What the whole training will take, from two steps on a copy of the task.
+    """What the whole training will take, from a few steps on a copy of the task.
 
     `config` is resolved; `views` is how many times the network reads a batch before a step is made.
     """
     if config.patch is None or config.batch is None:
         raise ValueError("resolve the configuration first")
     device = next(task.parameters()).device
-    with within_memory(network, config, views=views):
-        seconds = seconds_per_step(task, batch.to(device), Precision(config.precision, device))
+    timed = partial(seconds_per_step, task, batch.to(device), Precision(config.precision, device))
+    trial, keep = None, bool(config.keep_memory)
+    with within_memory(network, config, views=views), kept_memory(keep):
+        if config.keep_memory is None and device.type == "cpu" and can_keep():
+            trial = tried(timed)
+            keep, seconds = trial.helps, trial.best
+        else:
+            seconds = timed()
     channels = next(network.parameters()).shape[1]
     parameters = sum(p.numel() for p in task.parameters())
     return Estimate(
@@ -266,4 +282,6 @@ def estimate(
         # one, and up to two moments each
         disk_bytes=4 * parameters * 4 * (3 if config.average is None else 4),
         parameters=parameters,
+        keep_memory=keep,
+        trial=trial,
     )

@@ -17,6 +17,7 @@ from ..data.settings import checked, parse, plain, settings
 from ..data.store import Store
 from ..seg import run
 from ..seg.checkpoint import CheckpointInfo, check_version, load
+from ..seg.engine.allocator import kept_memory
 from ..seg.engine.loop import Observer, TrainingError, train, whole
 from ..seg.engine.optimisers import resolved
 from ..seg.engine.stopping import stoppable
@@ -148,9 +149,10 @@ def pretrain(
     say(f"{config.method} on {len(cases)} volumes; its loss reaches {', '.join(info.trained)}")
     for line in sampler.fit().lines():
         say(line)
-    say(estimate(task, method.network, first, config, views=sampler.patches).line())
+    needs = estimate(task, method.network, first, config, views=sampler.patches)
+    say(needs.line())
     views, least = sampler.patches, registered.method.views.volumes
-    with within_memory(method.network, config, views=views, least=least):
+    with kept_memory(needs.keep_memory), within_memory(method.network, config, views=views, least=least):
         scores = train(
             task,
             method.exported_network(),

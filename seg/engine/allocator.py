@@ -33,6 +33,11 @@ class Trial:
         """Whether keeping makes a step faster by more than noise would."""
         return self.kept < _WORTH * self.given_back
 
+    @property
+    def best(self) -> float:
+        """Seconds of a step as they will be."""
+        return self.kept if self.helps else self.given_back
+
     def line(self) -> str:
         """What was found, as a person reads it."""
         ratio = f"a step took {self.kept / self.given_back:.2f} times as long with memory kept between steps"

@@ -71,9 +71,9 @@ def test_a_run_has_all_its_files(finished):
 
 def test_the_configuration_in_a_run_has_nothing_left_open(finished):
     text = (finished[0].path / "config.yaml").read_text()
-    # no further checkpoint is to stay, weights are not averaged, nothing ends the training early, and no
-    # patches are looked at between validations
-    for unused in ("keep_every", "average", "early_stop", "validate_patches_every"):
+    # no further checkpoint is to stay, weights are not averaged, nothing ends the training early, no
+    # patches are looked at between validations, and whether memory is kept is tried at each start
+    for unused in ("keep_every", "average", "early_stop", "validate_patches_every", "keep_memory"):
         text = text.replace(f"{unused}: null", "")
     assert "null" not in text
     assert "auto" not in text
