@@ -8,10 +8,11 @@ from ...seg.losses import segmentation_loss
 from ...seg.networks.registry import Architecture, architecture_for, build
 from .figure import Figure, measured
 from .nuclei import nuclei_store, patch_sampler
+from .training_steps import step_figures
 
 
 def train_figures(runs: int) -> list[Figure]:
-    """Our network's step beside that of MONAI's network of the same topology."""
+    """Our network beside MONAI's of the same topology, and a step of a training beside nnU-Net's."""
     with nuclei_store() as store:
         architecture, batch = architecture_for(store.plan), patch_sampler(store).batch(0)
 
@@ -21,7 +22,8 @@ def train_figures(runs: int) -> list[Figure]:
 
     ours, theirs = build(architecture, seed=0), _dynunet(architecture)
     work = "forward and backward pass of a batch"
-    return [measured("train", work, partial(step, ours), "MONAI DynUNet", partial(step, theirs), runs)]
+    of_network = measured("train", work, partial(step, ours), "MONAI DynUNet", partial(step, theirs), runs)
+    return [of_network, *step_figures(min(runs, 3))]
 
 
 def _dynunet(architecture: Architecture) -> torch.nn.Module:
