@@ -61,7 +61,7 @@ def test_a_run_has_all_its_files(finished):
     names = {path.name for path in made.path.iterdir()}
     assert names == {
         "config.yaml", "plan.yaml", "split.json", "environment.json", "metrics.jsonl", "tensorboard",
-        "checkpoints", "pictures", "README.md"
+        "checkpoints", "pictures", "postprocess.yaml", "README.md"
     }  # fmt: skip
     assert list((made.path / "tensorboard").iterdir())
     assert "estimate: " in told[0]

@@ -80,9 +80,10 @@ def trained(request, data, tmp_path_factory):
         optimizer=OptimiserConfig(lr=0.02),
     )
     run = finetune(store, SPLIT, out / "run", config)
-    predicted = predict(run.path, folder / "images", out / "masks", only=["d"], probabilities=True)
+    images, masks = folder / "images", out / "masks"
+    predicted = predict(run.path, images, masks, only=["d"], probabilities=True, postprocess="none")
     assert predicted.problems == ()
-    return request.param, run, out / "masks", folder / "labels"
+    return request.param, run, masks, folder / "labels"
 
 
 def test_a_run_knows_its_labels_and_writes_masks_and_probabilities_of_them(trained):
