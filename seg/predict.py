@@ -99,14 +99,20 @@ class Predictor:
         none for the background.
         """
         out = np.empty((self.models[0].outputs, *image.shape[1:]), np.float32)
-        for z, found in self._of_prepared(image):
-            out[:, z] = found
+        for z, logits in self._of_prepared(image):
+            out[:, z] = self._likely(logits)
         return out
 
     @torch.inference_mode()
     def classes(self, image: np.ndarray) -> np.ndarray:
         """Class numbers (Z, Y, X) of a preprocessed image; (K, Z, Y, X) of 0 and 1 where they may overlap."""
-        return np.concatenate([self.chosen(found) for _, found in self._of_prepared(image)], axis=-3)
+        # the largest logit is that of the likeliest class
+        as_they_are = not self._overlapping and self.config.threshold is None
+        found = (
+            self.chosen(logits.numpy() if as_they_are else self._likely(logits))
+            for _, logits in self._of_prepared(image)
+        )
+        return np.concatenate(list(found), axis=-3)
 
     def chosen(self, probabilities: np.ndarray) -> np.ndarray:
         """Class numbers of probabilities: the likeliest, or those above the threshold where they overlap."""
@@ -195,8 +201,8 @@ class Predictor:
             for z, *found in zip(ranges, *each, strict=True):
                 yield (z, rows), _mean(found)
 
-    def _of_prepared(self, image: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-        """Probabilities (K, z, Y, X) of a preprocessed image, with their slices, by the only model."""
+    def _of_prepared(self, image: np.ndarray) -> Iterator[tuple[slice, Tensor]]:
+        """Logits (K, z, Y, X) of a preprocessed image, with their slices, by the only model."""
         (model,) = self.models
         z, y, x = image.shape[1:]
         tiles = self._tiles(model, (z, y, x))
@@ -204,17 +210,17 @@ class Predictor:
 
     def _region(self, model: Model, image: Prepared, tiles: Tiles, rows: slice) -> Iterator[np.ndarray]:
         """Probabilities (K, z, y, X) of these rows of a prepared image, from its first slice to the last."""
-        return (found for _, found in self._swept(model, Rolling(image, tiles, rows), tiles, rows))
+        found = self._swept(model, Rolling(image, tiles, rows), tiles, rows)
+        return (self._likely(logits) for _, logits in found)
 
     def _swept(
         self, model: Model, image: SlicesAt, tiles: Tiles, rows: slice
-    ) -> Iterator[tuple[slice, np.ndarray]]:
+    ) -> Iterator[tuple[slice, Tensor]]:
         model.network.eval()
         network = mirrored(model.network) if self.config.mirror else model.network
         device = model.device
         sums = HostSums if device.type == "cpu" else partial(DeviceSums, device=device)
-        means = swept(lambda w: network(w.to(device)), image, tiles, sums, rows, self._batch(model))
-        return ((z, self._likely(logits)) for z, logits in means)
+        return swept(lambda w: network(w.to(device)), image, tiles, sums, rows, self._batch(model))
 
     def _likely(self, logits: Tensor) -> np.ndarray:
         return (logits.sigmoid() if self._overlapping else logits.softmax(dim=0)).numpy()
