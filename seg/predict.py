@@ -29,7 +29,6 @@ from .regions import Rolling, on_own_voxels
 from .scratch_array import scratch_array
 from .sliding_window import SlicesAt, held, swept
 from .sums import DeviceSums, HostSums
-from .sums_compiled import largest
 from .tiles import Tiles
 
 # what is done to class numbers (Z, Y, X), or (K, Z, Y, X) of 0 and 1, before they are written
@@ -121,9 +120,7 @@ class Predictor:
             return (probabilities > (threshold or 0.5)).astype(np.uint8)
         if threshold is not None:
             return (probabilities[1] > threshold).astype(np.uint8)
-        numbers = np.empty(probabilities.shape[1:], np.min_scalar_type(len(probabilities) - 1))
-        largest(probabilities.reshape(len(probabilities), -1), numbers.reshape(-1))
-        return numbers
+        return largest(probabilities)
 
     def probabilities_of(self, volume: OpenVolume, where: object) -> np.ndarray:
         """Class probabilities (K, Z, Y, X) float32 of a volume as read, on its own voxels.
@@ -268,6 +265,15 @@ class Predictor:
 def kind_of(plan: Plan) -> LabelKind:
     """What a plan's labels are; "classes" without any."""
     return plan.labels.kind if plan.labels else "classes"
+
+
+def largest(values: np.ndarray) -> np.ndarray:
+    """The number of the largest of `values` (K, ...), the lowest of those alike; numpy's argmax, but faster."""
+    numbers, most = np.zeros(values.shape[1:], np.min_scalar_type(len(values) - 1)), values[0]
+    for c, others in enumerate(values[1:], start=1):
+        np.copyto(numbers, numbers.dtype.type(c), where=others > most)
+        most = np.maximum(most, others) if c + 1 < len(values) else most
+    return numbers
 
 
 def _mean(found: list[np.ndarray]) -> np.ndarray:
