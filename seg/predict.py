@@ -268,7 +268,7 @@ def kind_of(plan: Plan) -> LabelKind:
 
 
 def largest(values: np.ndarray) -> np.ndarray:
-    """The number of the largest of `values` (K, ...), the lowest of those alike; numpy's argmax, but faster."""
+    """The number of the largest of `values` (K, ...), the lowest of those alike: a faster argmax."""
     numbers, most = np.zeros(values.shape[1:], np.min_scalar_type(len(values) - 1)), values[0]
     for c, others in enumerate(values[1:], start=1):
         np.copyto(numbers, numbers.dtype.type(c), where=others > most)
