@@ -29,7 +29,6 @@ from .regions import Rolling, on_own_voxels
 from .scratch_array import scratch_array
 from .sliding_window import SlicesAt, held, swept
 from .sums import DeviceSums, HostSums
-from .sums_compiled import largest
 from .tiles import Tiles
 
 # what makes the values that are written of class numbers (Z, Y, X), or (K, Z, Y, X) of 0 and 1
@@ -99,14 +98,20 @@ class Predictor:
         none for the background.
         """
         out = np.empty((self.models[0].outputs, *image.shape[1:]), np.float32)
-        for z, found in self._of_prepared(image):
-            out[:, z] = found
+        for z, logits in self._of_prepared(image):
+            out[:, z] = self._likely(logits)
         return out
 
     @torch.inference_mode()
     def classes(self, image: np.ndarray) -> np.ndarray:
         """Class numbers (Z, Y, X) of a preprocessed image; (K, Z, Y, X) of 0 and 1 where they may overlap."""
-        return np.concatenate([self.chosen(found) for _, found in self._of_prepared(image)], axis=-3)
+        # the largest logit is that of the likeliest class
+        as_they_are = not self._overlapping and self.config.threshold is None
+        found = (
+            self.chosen(logits.numpy() if as_they_are else self._likely(logits))
+            for _, logits in self._of_prepared(image)
+        )
+        return np.concatenate(list(found), axis=-3)
 
     def chosen(self, probabilities: np.ndarray) -> np.ndarray:
         """Class numbers of probabilities: the likeliest, or those above the threshold where they overlap."""
@@ -115,9 +120,7 @@ class Predictor:
             return (probabilities > (threshold or 0.5)).astype(np.uint8)
         if threshold is not None:
             return (probabilities[1] > threshold).astype(np.uint8)
-        numbers = np.empty(probabilities.shape[1:], np.min_scalar_type(len(probabilities) - 1))
-        largest(probabilities.reshape(len(probabilities), -1), numbers.reshape(-1))
-        return numbers
+        return largest(probabilities)
 
     def probabilities_of(self, volume: OpenVolume, where: object) -> np.ndarray:
         """Class probabilities (K, Z, Y, X) float32 of a volume as read, on its own voxels.
@@ -194,8 +197,8 @@ class Predictor:
             for z, *found in zip(ranges, *each, strict=True):
                 yield (z, rows), _mean(found)
 
-    def _of_prepared(self, image: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-        """Probabilities (K, z, Y, X) of a preprocessed image, with their slices, by the only model."""
+    def _of_prepared(self, image: np.ndarray) -> Iterator[tuple[slice, Tensor]]:
+        """Logits (K, z, Y, X) of a preprocessed image, with their slices, by the only model."""
         (model,) = self.models
         z, y, x = image.shape[1:]
         tiles = self._tiles(model, (z, y, x))
@@ -203,17 +206,17 @@ class Predictor:
 
     def _region(self, model: Model, image: Prepared, tiles: Tiles, rows: slice) -> Iterator[np.ndarray]:
         """Probabilities (K, z, y, X) of these rows of a prepared image, from its first slice to the last."""
-        return (found for _, found in self._swept(model, Rolling(image, tiles, rows), tiles, rows))
+        found = self._swept(model, Rolling(image, tiles, rows), tiles, rows)
+        return (self._likely(logits) for _, logits in found)
 
     def _swept(
         self, model: Model, image: SlicesAt, tiles: Tiles, rows: slice
-    ) -> Iterator[tuple[slice, np.ndarray]]:
+    ) -> Iterator[tuple[slice, Tensor]]:
         model.network.eval()
         network = mirrored(model.network) if self.config.mirror else model.network
         device = model.device
         sums = HostSums if device.type == "cpu" else partial(DeviceSums, device=device)
-        means = swept(lambda w: network(w.to(device)), image, tiles, sums, rows, self._batch(model))
-        return ((z, self._likely(logits)) for z, logits in means)
+        return swept(lambda w: network(w.to(device)), image, tiles, sums, rows, self._batch(model))
 
     def _likely(self, logits: Tensor) -> np.ndarray:
         return (logits.sigmoid() if self._overlapping else logits.softmax(dim=0)).numpy()
@@ -265,6 +268,15 @@ class Predictor:
 def kind_of(plan: Plan) -> LabelKind:
     """What a plan's labels are; "classes" without any."""
     return plan.labels.kind if plan.labels else "classes"
+
+
+def largest(values: np.ndarray) -> np.ndarray:
+    """The number of the largest of `values` (K, ...), the lowest of those alike: a faster argmax."""
+    numbers, most = np.zeros(values.shape[1:], np.min_scalar_type(len(values) - 1)), values[0]
+    for c, others in enumerate(values[1:], start=1):
+        np.copyto(numbers, numbers.dtype.type(c), where=others > most)
+        most = np.maximum(most, others) if c + 1 < len(values) else most
+    return numbers
 
 
 def _mean(found: list[np.ndarray]) -> np.ndarray:

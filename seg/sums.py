@@ -2,6 +2,9 @@
 
 # Shapes: K = classes; D = slices that are held.
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -33,6 +36,7 @@ class HostSums:
         self._weight, self._total = gaussian(tiles.patch).numpy(), np.empty(0)
         self._shape = _held_shape(tiles, rows)
         self._starts = np.asarray(tiles.starts[0]), np.asarray(rows) - rows[0]
+        self._threads = ThreadPoolExecutor(torch.get_num_threads())
         self._beside = np.zeros((*tiles.patch[:2], tiles.padded[2]), np.float32)
         for x in tiles.starts[2]:
             self._beside[:, :, x : x + tiles.patch[2]] += self._weight
@@ -41,14 +45,25 @@ class HostSums:
         """Adds a window (K, z, y, x) whose first voxel is here."""
         if not self._total.size:
             self._total = np.zeros((len(window), *self._shape), np.float32)
-        add(self._total, window.float().contiguous().numpy(), self._weight, z, y, x)
+        values = window.float().contiguous().numpy()
+        self._each(values.shape[1], lambda some: add(some, self._total, values, self._weight, z, y, x))
 
     def means(self, z: slice) -> Tensor:
         """Means (K, z, Y, X) of slices that no further window touches."""
         _, height, width = self._shape
         out = np.empty((len(self._total), z.stop - z.start, height, width), np.float32)
-        divide(self._total, self._beside, *self._starts, z.start, out)
+        sums, beside, starts = self._total, self._beside, self._starts
+        self._each(out.shape[1], lambda some: divide(some, sums, beside, *starts, z.start, out))
         return torch.from_numpy(out)
+
+    def _each(self, slices: int, work: Callable[[tuple[int, int]], None]) -> None:
+        """Does the work on all slices, in as many threads as torch has."""
+        ends = np.linspace(0, slices, torch.get_num_threads() + 1).astype(int).tolist()
+        if len(ends) == 2:
+            work((0, slices))
+            return
+        for _ in self._threads.map(work, pairwise(ends)):
+            pass
 
 
 class DeviceSums:

@@ -1,7 +1,8 @@
 """The passes over weighted sums of windows on the CPU: each voxel is read and written once."""
 
 # Shapes: total (K, D, Y, X), of which slice z stands at z % D; window (K, z, y, x); weight (z, y, x);
-# rows (z, y, X): the weights of all windows beside each other along x, summed.
+# rows (z, y, X): the weights of all windows beside each other along x, summed. `some` are the slices, from
+# and to, of the window or of `out` that are worked on: threads take some each.
 
 import numpy as np
 
@@ -9,11 +10,19 @@ from ..data.compiled import compiled
 
 
 @compiled
-def add(total: np.ndarray, window: np.ndarray, weight: np.ndarray, z: int, y: int, x: int) -> None:
+def add(
+    some: tuple[int, int],
+    total: np.ndarray,
+    window: np.ndarray,
+    weight: np.ndarray,
+    z: int,
+    y: int,
+    x: int,
+) -> None:
     """Adds a window times its weight at the place of its first voxel."""
     depth = total.shape[1]
-    classes, nz, ny, nx = window.shape
-    for k in range(nz):
+    classes, _, ny, nx = window.shape
+    for k in range(some[0], some[1]):
         ring = (z + k) % depth
         for j in range(ny):
             by = weight[k, j]
@@ -26,6 +35,7 @@ def add(total: np.ndarray, window: np.ndarray, weight: np.ndarray, z: int, y: in
 
 @compiled
 def divide(
+    some: tuple[int, int],
     total: np.ndarray,
     rows: np.ndarray,
     starts_z: np.ndarray,
@@ -40,7 +50,7 @@ def divide(
     classes, depth, height, width = total.shape
     nz, ny, _ = rows.shape
     weight = np.empty(width, np.float32)
-    for k in range(out.shape[1]):
+    for k in range(some[0], some[1]):
         z = first + k
         for y in range(height):
             weight[:] = 0
@@ -54,19 +64,3 @@ def divide(
                 for i in range(width):
                     values[i] = row[i] / weight[i]
                     row[i] = 0
-
-
-@compiled
-def largest(values: np.ndarray, out: np.ndarray) -> None:
-    """Fills `out` (N,) with the number of the largest of `values` (K, N), the lowest of those alike."""
-    classes, voxels = values.shape
-    for i in range(voxels):
-        out[i] = 0
-    for start in range(0, voxels, 4096):
-        stop = min(start + 4096, voxels)
-        most = values[0, start:stop].copy()
-        for c in range(1, classes):
-            for i in range(stop - start):
-                if values[c, start + i] > most[i]:
-                    most[i] = values[c, start + i]
-                    out[start + i] = c

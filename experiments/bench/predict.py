@@ -6,7 +6,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from multiprocessing import get_context
-from typing import Literal
+from typing import Literal, cast
 
 import psutil
 import torch
@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from ...data.labels import LabelTable
 from ...data.plan import Plan, Preprocessing, Training
 from ...data.volume import Shape
+from ...seg.networks.network import Network
 from ...seg.networks.registry import architecture_for, build
 from ...seg.predict import Model, Predictor
-from ...seg.sliding_window import stitch
 from ...seg.tiles import Tiles
 from .figure import Figure
 from .windows_of_peers import PREDICTING, Windows, monai_windows, nnunet_windows
@@ -29,10 +29,11 @@ PEERS: dict[Tool, str] = {"nnunet": "nnU-Net", "monai": "MONAI"}
 
 
 def predict_figures(runs: int, volume: Shape = VOLUME, patch: Shape = PATCH) -> list[Figure]:
-    """Our sliding window beside nnU-Net's and MONAI's, in turn in one process, without mirroring.
+    """Our prediction beside nnU-Net's and MONAI's windows, in turn in one process, without mirroring.
 
-    The overhead is what is not spent in a network that does next to nothing. Memory is the peak of a process
-    of its own above what it held before.
+    From an image in memory to its class numbers; of the peers' logits those are torch's argmax. The overhead
+    is what is not spent in a network that does next to nothing. Memory is the peak of a process of its own
+    above what it held before.
     """
     image = torch.randn((1, *volume), generator=torch.Generator().manual_seed(0))
     tools = _tools(patch)
@@ -45,7 +46,7 @@ def predict_figures(runs: int, volume: Shape = VOLUME, patch: Shape = PATCH) -> 
         for what, words, found in (
             ("overhead", f"{work}, outside the network", overheads),
             ("total", f"{work}, with a small U-Net", totals),
-            ("memory", f"{work}, with a small U-Net, to class numbers", peaks),
+            ("memory", f"{work}, with a small U-Net", peaks),
         )
         for figure in _figures(what, words, found)
     ]
@@ -63,6 +64,10 @@ def small_model(patch: Shape) -> Model:
 
 class _Trivial(nn.Module):
     """Two classes by the sign of a voxel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.device = nn.Parameter(torch.empty(0))
 
     def forward(self, images: Tensor) -> Tensor:
         return torch.cat([images, -images], dim=1)
@@ -83,21 +88,27 @@ class _Timed(nn.Module):
 
 
 def _tools(patch: Shape) -> dict[Tool, Windows]:
-    """Ours, and those of the peers that are installed."""
+    """Class numbers (Z, Y, X) by us, and by the peers that are installed."""
     tools: dict[Tool, Windows] = {"fewvox": _ours(patch)}
     with suppress(ImportError):
-        tools["nnunet"] = nnunet_windows(patch, classes=2)
+        tools["nnunet"] = _chosen(nnunet_windows(patch, classes=2))
     with suppress(ImportError):
-        tools["monai"] = monai_windows(patch)
+        tools["monai"] = _chosen(monai_windows(patch))
     return tools
 
 
 def _ours(patch: Shape) -> Windows:
-    @torch.inference_mode()
+    plan = small_model(patch).plan
+
     def predict(network: nn.Module, image: Tensor) -> Tensor:
-        return stitch(network, image, patch)
+        model = Model(network=cast(Network, network), plan=plan)
+        return torch.from_numpy(Predictor(models=(model,)).classes(image.numpy()))
 
     return predict
+
+
+def _chosen(windows: Windows) -> Windows:
+    return lambda network, image: windows(network, image).argmax(dim=0)
 
 
 def _in_turn(
@@ -140,14 +151,8 @@ def peak_bytes(tool: Tool, volume: Shape, patch: Shape) -> int:
 
     A volume of one window is predicted before, for what is loaded or compiled at first use.
     """
-    model, predict = small_model(patch), _tools(patch)[tool]
-
-    def classes(image: Tensor) -> object:
-        if tool == "fewvox":
-            return Predictor(models=(model,)).classes(image.numpy())
-        return predict(model.network, image).argmax(dim=0)
-
-    classes(torch.zeros((1, *patch)))
+    predict, network = _tools(patch)[tool], small_model(patch).network
+    predict(network, torch.zeros((1, *patch)))
     image = torch.randn((1, *volume))
     process, peaks, done = psutil.Process(), [0], threading.Event()
     before = process.memory_info().rss
@@ -158,7 +163,7 @@ def peak_bytes(tool: Tool, volume: Shape, patch: Shape) -> int:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    classes(image)
+    predict(network, image)
     done.set()
     watcher.join()
     return peaks[0] - before

@@ -11,7 +11,7 @@ from fewvox.data.errors import UserError
 from fewvox.data.formats import tiff
 from fewvox.data.formats.files import read_volume
 from fewvox.data.labels import LabelTable
-from fewvox.seg.predict import Model, Predictor
+from fewvox.seg.predict import Model, Predictor, largest
 from torch import nn
 
 
@@ -261,3 +261,11 @@ def test_probabilities_lie_on_the_volume_and_the_mask_is_chosen_from_them(
     written = nib.load(tmp_path / "out/m_probabilities.nii.gz")
     np.testing.assert_array_equal(written.affine, nib.load(source).affine)  # type: ignore[attr-defined]
     assert written.header.get_xyzt_units()[0] == "mm"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("classes", [1, 2, 5, 300])
+def test_the_largest_is_the_lowest_of_those_alike(classes):
+    values = np.random.default_rng(0).integers(0, 4, (classes, 7, 50)).astype(np.float32)
+    found = largest(values)
+    np.testing.assert_array_equal(found, values.argmax(axis=0))
+    assert found.dtype == np.min_scalar_type(classes - 1)
