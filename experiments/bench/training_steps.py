@@ -13,14 +13,15 @@ from concurrent.futures import ProcessPoolExecutor
 from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 from ...data.labels import LabelTable
 from ...data.loader import PatchBatch
-from ...data.plan import Plan, Preprocessing, Training
+from ...data.plan import Plan, Preprocessing, Stride, Training
 from ...data.settings import settings
-from ...data.volume import Shape, Triple
+from ...data.volume import Shape
 from ...seg.deep_supervision import Heads
 from ...seg.engine.allocator import kept_memory
 from ...seg.engine.loop import whole
@@ -37,13 +38,15 @@ from ...seg.training import accelerated, estimate
 from .figure import Figure
 from .nnunet_trainer import TRAINING, nnunet_step
 
+_FOUR_POOLINGS: tuple[Stride, ...] = ((2, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 2))
+
 
 @settings
 class StepSizes:
     """The network and the batch; 16.5 million parameters, as nnU-Net plans it for cubes of 64 voxels."""
 
     patch: Shape = (64, 64, 64)
-    strides: tuple[Triple, ...] = ((2, 2, 2),) * 4
+    strides: tuple[Stride, ...] = _FOUR_POOLINGS
     width: int = 32
     batch: int = 2
     steps: int = 5
@@ -65,22 +68,31 @@ def step_figures(runs: int, sizes: StepSizes | None = None) -> list[Figure]:
     for _ in range(runs):
         for tool, steps in tools.items():
             found[tool].append(_apart(steps, sizes))
-    work = f"a step of the planned U-Net, batch {sizes.batch} of {sizes.patch}"
-    missing = None if "theirs" in tools else TRAINING
-    seconds = {tool: statistics.median(t.seconds for t in taken) for tool, taken in found.items()}
-    peaks = {tool: statistics.median(t.peak_bytes for t in taken) for tool, taken in found.items()}
+    millions = parameters(sizes) / 1e6
+    work = f"a step of the planned U-Net ({millions:.1f} M), batch {sizes.batch} of {sizes.patch}"
     return [
-        Figure(what="train", work=work, peer="nnU-Net", key="step_vs_nnunet", missing=missing, **seconds),
-        Figure(
-            what="train",
-            work=work,
-            peer="nnU-Net",
-            key="memory_vs_nnunet",
-            missing=missing,
-            unit="peak bytes",
-            **peaks,
+        _figure(work, {tool: [t.seconds for t in taken] for tool, taken in found.items()}, "s", "step"),
+        _figure(
+            work,
+            {tool: [t.peak_bytes for t in taken] for tool, taken in found.items()},
+            "peak bytes",
+            "memory",
         ),
     ]
+
+
+def _figure(work: str, found: dict[str, list[float]], unit: Literal["s", "peak bytes"], what: str) -> Figure:
+    medians = {tool: statistics.median(values) for tool, values in found.items()}
+    return Figure(
+        what="train",
+        work=work,
+        ours=medians["ours"],
+        peer="nnU-Net",
+        theirs=medians.get("theirs"),
+        unit=unit,
+        key=f"{what}_vs_nnunet",
+        missing=None if "theirs" in medians else TRAINING,
+    )
 
 
 def _apart(steps: Callable[[StepSizes], Taken], sizes: StepSizes) -> Taken:
@@ -122,6 +134,13 @@ def nnunet_steps(sizes: StepSizes) -> Taken:
     """Steps of nnU-Net's trainer on the CPU."""
     with tempfile.TemporaryDirectory() as folder:
         return _taken(nnunet_step(Path(folder), _plan(sizes), *batch_of(sizes)), sizes.steps)
+
+
+def parameters(sizes: StepSizes) -> int:
+    """How many the network of a plan has."""
+    with torch.device("meta"):
+        network = build(architecture_for(_plan(sizes)))
+    return sum(p.numel() for p in network.parameters())
 
 
 def batch_of(sizes: StepSizes) -> tuple[torch.Tensor, torch.Tensor]:
