@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
+from torch import nn
 
 from ..data.errors import UserError
 from ..data.hashing import settings_hash
@@ -143,23 +144,8 @@ def finetune(
     _check_unseen(store, split, pretrained)
     store.check([*split.train, *split.validation])
     ids = {"train": list(split.train), "validation": list(split.validation), "test": list(split.test)}
-    info = CheckpointInfo(
-        architecture=architecture_for(plan, config.network),
-        plan=plan,
-        method="supervised",
-        trained=("encoder", "decoder", "output"),
-        steps=0,
-        seed=config.seed,
-        trained_on=tuple(store.cases[case].content_hash for case in split.train),
-        validated_on=tuple(store.cases[case].content_hash for case in split.validation),
-        labels_hash=settings_hash(
-            [store.cases[case].label_hash for case in (*split.train, *split.validation)]
-        ),
-        inherited=_seen(pretrained),
-        inherited_all=pretrained is None or pretrained.seen_all,
-        environment=run.environment(),
-    )
-    network = build(architecture_for(plan, config.network), config.seed)
+    info = _info(store, split, plan, config, pretrained)
+    network = build(info.architecture, config.seed)
     # of a single training case they would tell of that case alone
     patches = patches_of(store, sorted(store.cases.keys() - set(split.test)), plan.training.patch)
     # before the run begins: weights that do not fit leave nothing behind
@@ -189,12 +175,7 @@ def finetune(
     device = choose_device(config.device)
     network.to(device)
     keeper = Keeper(network, _transferred(report), config.keep) if report and config.keep.used else None
-    heads = None
-    if config.deep_supervision:
-        channels = info.architecture.in_channels
-        heads = Heads(network, channels, plan.training.patch, config.seed).to(device)
-    task = Supervised(network, kind_of(plan), keeper, loss=config.loss, heads=heads)
-    task = accelerated(task, network, config)
+    task = _task(network, info.architecture.in_channels, plan, keeper, config)
     sampler = PatchSampler(
         store, split.train, plan.training.patch, plan.training.batch, config.patches, config.seed
     )
@@ -260,6 +241,40 @@ def _result(network: Network, run: Path) -> Network:
     """The network with the weights that the run is used with."""
     network.load_state_dict(load(run).tensors)
     return network
+
+
+def _info(
+    store: Store, split: Split, plan: Plan, config: FinetuneConfig, pretrained: Source | None
+) -> CheckpointInfo:
+    """What every checkpoint of the run says of it, but for steps and what is measured."""
+    return CheckpointInfo(
+        architecture=architecture_for(plan, config.network),
+        plan=plan,
+        method="supervised",
+        trained=("encoder", "decoder", "output"),
+        steps=0,
+        seed=config.seed,
+        trained_on=tuple(store.cases[case].content_hash for case in split.train),
+        validated_on=tuple(store.cases[case].content_hash for case in split.validation),
+        labels_hash=settings_hash(
+            [store.cases[case].label_hash for case in (*split.train, *split.validation)]
+        ),
+        inherited=_seen(pretrained),
+        inherited_all=pretrained is None or pretrained.seen_all,
+        environment=run.environment(),
+    )
+
+
+def _task(
+    network: Network, channels: int, plan: Plan, keeper: Keeper | None, config: FinetuneConfig
+) -> nn.Module:
+    """What is trained, on the device of the network."""
+    heads = None
+    if config.deep_supervision:
+        device = next(network.parameters()).device
+        heads = Heads(network, channels, plan.training.patch, config.seed).to(device)
+    task = Supervised(network, kind_of(plan), keeper, loss=config.loss, heads=heads)
+    return accelerated(task, network, config)
 
 
 def _transferred(report: TransferReport) -> set[str]:

@@ -155,8 +155,8 @@ def test_T03_the_start_method_is_recorded(tiny_run):
 class Disturbed(Supervised):
     """The supervised task with dropout, and something that happens to the loss of a step."""
 
-    def __init__(self, *args):
-        super().__init__(*args)
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
         self.happens = {}
 
     def forward(self, batch, step):
@@ -170,8 +170,8 @@ def disturb(monkeypatch):
     """Lets things happen in the trainings from here on, {step: loss -> loss}."""
 
     def disturb(happens):
-        def made(*args):
-            task = Disturbed(*args)
+        def made(*args, **options):
+            task = Disturbed(*args, **options)
             task.happens = happens
             return task
 
@@ -258,7 +258,7 @@ def test_T05_weights_that_are_not_finite_replace_no_checkpoint_and_nan_is_never_
         score = next(scores)
         if score != score and read_metrics(tmp_path / "run")[-1]["step"] == 5:
             with torch.no_grad():
-                self.predictor.network.output.bias.fill_(torch.nan)
+                self.predictor.models[0].network.output.bias.fill_(torch.nan)
         return {"score": score}
 
     monkeypatch.setattr(Validator, "__call__", validate)
