@@ -86,7 +86,7 @@ $(NNUNET)/.installed: pyproject.toml setup.py constraints.txt
 
 NNUNET_ITSELF := "nnunetv2==2.8.*" "dynamic-network-architectures==0.4.*" "acvl-utils==0.2.*" \
 	"batchgenerators==0.25.*" "batchgeneratorsv2==0.3.*"
-USED_BY_NNUNET := tqdm pandas scikit-image seaborn requests
+USED_BY_NNUNET := tqdm pandas scikit-image seaborn connected-components-3d
 
 # each of its lines is taken up where it was left; see experiments/configs/nnunet_hippocampus.yaml
 bench-nnunet: bench-nnunet-hippocampus bench-nnunet-nuclei

@@ -8,7 +8,7 @@ import os
 import random
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +47,14 @@ class Task:
 def plans_for(plan: Plan) -> dict[str, Any]:
     """A plan of ours in nnU-Net's terms, but for what it has its own rules for: resampling, normalisation.
 
-    Normalisation is its z-score, which it has for all but CT.
+    Its normalisation is by z-score for all but CT.
     """
+    schemes = tuple("ct" if scheme == "ct" else "zscore" for scheme in plan.preprocessing.normalisation)
+    plan = replace(plan, preprocessing=replace(plan.preprocessing, normalisation=schemes))
     made = plans_of(plan, architecture_for(plan), _NAME)
     configuration = made["configurations"][CONFIGURATION]
     configuration |= RESAMPLING
     configuration["batch_size"] = plan.training.batch
-    configuration["normalization_schemes"] = ["ZScoreNormalization"] * len(plan.preprocessing.channels)
     return made
 
 
