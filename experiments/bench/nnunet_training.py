@@ -124,7 +124,8 @@ def _write_cases(task: Task, trainer: Any, cases: Iterable[tuple[str, Volume, np
     module = "nnunetv2.preprocessing.preprocessors.default_preprocessor"
     preprocessor = quietly(module, "DefaultPreprocessor")(verbose=False)
     plans, configuration = trainer.plans_manager, trainer.configuration_manager
-    stored = NnUNetCases(Path(trainer.preprocessed_dataset_folder), tuple(configuration.patch_size))
+    z, y, x = configuration.patch_size
+    stored = NnUNetCases(Path(trainer.preprocessed_dataset_folder), (z, y, x))
     for name, volume, labels in cases:
         made = preprocessor.run_case_npy(
             volume.array, labels.astype(np.int16), _spacing(volume, task), plans, configuration, task.dataset
