@@ -11,12 +11,15 @@ NEIGHBOURS ?= .venv-neighbours
 SCHEDULES ?= schedules-study
 # where the comparison of networks is kept
 NETWORKS ?= networks-study
+# where the comparisons with nnU-Net are kept, and the environment that they run in
+NNUNET_BENCH ?= nnunet-bench
+NNUNET ?= .venv-nnunet
 # processes that run tests, each in one thread
 TEST_WORKERS ?= 2
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo test test-neighbours check format bench schedules networks pictures clean
+.PHONY: help demo test test-neighbours check format bench bench-nnunet schedules networks pictures clean
 help:
 	@echo "make demo    synthetic nuclei: pretrain, fine-tune, compare, report (about 10 minutes, the first time 12)"
 	@echo "make test    all tests (under 10 minutes)"
@@ -24,6 +27,7 @@ help:
 	@echo "make check   format, lint, types (about 20 seconds)"
 	@echo "make format  mends format and lint where it can"
 	@echo "make bench   measures the parts of a training on this machine, beside other tools"
+	@echo "make bench-nnunet FEWVOX_DATASETS=FOLDER  accuracy beside nnU-Net's, in $(NNUNET) (four to five hours)"
 	@echo "make schedules FEWVOX_DATASETS=FOLDER  compares the schedules of fine-tuning on hippocampi (two hours)"
 	@echo "make networks FEWVOX_DATASETS=FOLDER   compares the networks on hippocampi (an hour)"
 	@echo "make pictures FEWVOX_DATASETS=FOLDER   draws those of docs/augmentation.md anew"
@@ -56,7 +60,7 @@ $(NEIGHBOURS)/.installed: pyproject.toml setup.py constraints.txt
 # -rs: a test that was skipped here held nothing
 test-neighbours: $(NEIGHBOURS)/.installed
 	@echo "== tests against nnU-Net and onnxruntime: about 3 minutes on two cores"
-	OMP_NUM_THREADS=1 $(NEIGHBOURS)/bin/pytest -q -rs tests/seg/export
+	OMP_NUM_THREADS=1 $(NEIGHBOURS)/bin/pytest -q -rs tests/seg/export tests/experiments/bench/test_nnunet_runs.py
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .
@@ -69,6 +73,31 @@ format: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/fewvox bench all
+
+# --no-deps: nnU-Net's networks ask for timm and that for torchvision, which plain U-Nets do not use; what they
+# do use comes after it
+$(NNUNET)/.installed: pyproject.toml setup.py constraints.txt
+	@echo "== installing into $(NNUNET): once, about 4 minutes and 2 GB (more where PyTorch comes with CUDA)"
+	$(PYTHON) -m venv $(NNUNET)
+	$(NNUNET)/bin/python -m pip install --disable-pip-version-check -c constraints.txt \
+		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e . $(USED_BY_NNUNET)
+	$(NNUNET)/bin/python -m pip install --disable-pip-version-check --no-deps $(NNUNET_ITSELF)
+	@touch $@
+
+NNUNET_ITSELF := "nnunetv2==2.8.*" "dynamic-network-architectures==0.4.*" "acvl-utils==0.2.*" \
+	"batchgenerators==0.25.*" "batchgeneratorsv2==0.3.*"
+USED_BY_NNUNET := tqdm pandas scikit-image seaborn connected-components-3d
+
+# each of its lines is taken up where it was left; see experiments/configs/nnunet_hippocampus.yaml
+bench-nnunet: bench-nnunet-hippocampus bench-nnunet-nuclei
+	$(NNUNET)/bin/python -m fewvox.experiments.bench.nnunet_table $(NNUNET_BENCH)/hippocampus $(NNUNET_BENCH)/nuclei
+
+bench-nnunet-hippocampus: DATA := hippocampus
+bench-nnunet-nuclei: DATA := mouse_embryo_nuclei
+bench-nnunet-%: $(NNUNET)/.installed
+	$(NNUNET)/bin/python -m fewvox.experiments.bench.nnunet_runs nnunet_$* \
+		--set data=$(FEWVOX_DATASETS)/$(DATA) --out $(NNUNET_BENCH)/$*
+	$(NNUNET)/bin/fewvox compare nnunet_$* --set data=$(FEWVOX_DATASETS)/$(DATA) --out $(NNUNET_BENCH)/$*
 
 # taken up where it was left; see experiments/configs/schedules.yaml
 STUDY := $(SCHEDULES)/pretrained
@@ -90,5 +119,5 @@ pictures: $(INSTALLED)
 		'docs/pictures', '$(FEWVOX_DATASETS)/hippocampus/images/hippocampus_004.nii.gz')"
 
 clean:
-	rm -rf $(VENV) $(NEIGHBOURS) build dist *.egg-info .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(NEIGHBOURS) $(NNUNET) build dist *.egg-info .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -335,7 +335,10 @@ class Bench:
         pattern = arm.predictions
         if pattern is None:
             return self.folder("masks", cell)
-        return Path(pattern.replace("{labels}", str(cell.labels)).replace("{seed}", str(cell.seed)))
+        known = {"{out}": self.out, "{labels}": cell.labels, "{seed}": cell.seed}
+        for name, value in known.items():
+            pattern = pattern.replace(name, str(value))
+        return Path(pattern)
 
     def is_done(self, cell: Cell) -> bool:
         """Whether a cell needs no more work; a cell that cannot tell is not done, and `run` says why."""
@@ -436,13 +439,13 @@ class Bench:
 
     def _score(self, cell: Cell, masks: Path) -> None:
         labels = self.config.labels if self.config.test_data is None else None
-        table = self.store.plan.labels
         with meter("scoring") as shown:
             found = evaluating.evaluate(
                 masks,
                 labels or self.test_source,
-                label_kind=self.config.label_kind,
-                ignore=table.ignore if table else None,
+                # what the labels turned out to be: masks of other tools do not tell
+                label_kind=self.table.kind,
+                ignore=self.table.ignore,
                 tolerance=self.config.tolerance,
                 only=tuple(self.truths),
                 progress=shown.update,

@@ -45,7 +45,8 @@ class Arm:
     for weights that are there already instead, the same for every seed: a run, a file, or true for those of
     the comparison. `finetune` overrides settings of the comparison's own fine-tuning, for this arm.
     `predictions` is for masks of another tool instead: a folder for each number of labels and seed, written
-    with {labels} and {seed}. `otsu` is for masks by a threshold, which nothing is trained for.
+    with {labels} and {seed}, and below the comparison's own folder where it begins with {out}. `otsu` is for
+    masks by a threshold, which nothing is trained for.
     """
 
     pretrain: dict[str, Any] | None = None
@@ -149,6 +150,8 @@ def _absolute(values: dict[str, Any], folder: Path) -> dict[str, Any]:
         *((arm, ("predictions", "pretrained")) for arm in own if isinstance(arm, dict)),
     ):
         for key in keys:
+            if str(place.get(key)).startswith("{out}"):
+                continue
             if isinstance(place.get(key), str) and (key != "subjects" or is_table(folder / place[key])):
                 place[key] = str((folder / place[key]).resolve())
     return found

@@ -47,8 +47,8 @@ class CheckpointInfo:
     such as "decoder.0" where it did not reach the whole part. `labels_hash` is one hash for the label
     files of training and validation. `inherited` is what the weights it started from had seen, as far as that
     is known, and `inherited_all` whether all of it is. `stopped_early` marks the last checkpoint of a
-    training that ended before its last step, as nothing got better. `probe` is what the network
-    gives for a fixed input, `inputs` what it was shown in training.
+    training that ended as nothing got better, `averaged` weights that are moving averages. `probe` is what
+    the network gives for a fixed input, `inputs` what it was shown in training.
     """
 
     version: Literal[2] = 2
@@ -64,6 +64,7 @@ class CheckpointInfo:
     inherited: tuple[str, ...] = ()
     inherited_all: bool = True
     stopped_early: bool = False
+    averaged: bool = False
     scores: dict[str, float] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
     probe: Probe | None = None

@@ -28,13 +28,15 @@ def steps_for(labels: int) -> int:
     return math.ceil(_STEPS * math.sqrt(labels) / _ROUNDED) * _ROUNDED
 
 
-def how_chosen(training: int, validation: int, steps: int) -> str:
+def how_chosen(training: int, validation: int, steps: int, *, averaged: bool = False) -> str:
     """Which weights of a training on so many volumes are its result, and why, as a person reads it."""
+    weights = "averaged weights" if averaged else "weights"
     if validation:
-        return f"chosen: best of validation on {validation} {'case' if validation == 1 else 'cases'}"
+        of = f"best {weights}" if averaged else "best"
+        return f"chosen: {of} of validation on {validation} {'case' if validation == 1 else 'cases'}"
     why = "no case was set aside"
     if training < MIN_LABELS_TO_VALIDATE:
         why = (
             f"{training} {'label is' if training == 1 else 'labels are'} fewer than {MIN_LABELS_TO_VALIDATE}"
         )
-    return f"chosen: last weights after {steps} steps, no validation: {why}"
+    return f"chosen: last {weights} after {steps} steps, no validation: {why}"

@@ -32,6 +32,7 @@ from .losses import LossConfig
 from .model_card import write_card
 from .networks.network import Network
 from .networks.registry import architecture_for, build
+from .postprocess import POSTPROCESS
 from .postprocess_choice import write_choice
 from .predict import kind_of
 from .snapshots import Snapshots, seen_in_training, write_picture
@@ -40,7 +41,7 @@ from .supervised import Supervised
 from .training import (
     TrainingConfig,
     accelerated,
-    check_early_stop,
+    check_validated,
     choose_device,
     described,
     estimate,
@@ -140,7 +141,10 @@ def finetune(
     labels = len(split.train) + len(split.validation)
     resolve = partial(resolved_config, plan=plan, labels=labels, pretrained=pretrained is not None)
     config = run.continued(out, config, resolve) if resume else resolve(config)
-    check_early_stop(config, validated=bool(split.validation))
+    check_validated(
+        {"early_stop": config.early_stop, "validate_patches_every": config.validate_patches_every},
+        validated=bool(split.validation),
+    )
     _check_unseen(store, split, pretrained)
     store.check([*split.train, *split.validation])
     ids = {"train": list(split.train), "validation": list(split.validation), "test": list(split.test)}
@@ -181,12 +185,15 @@ def finetune(
     )
     needs = estimate(task, network, sampler.batch(0), config)
     say(needs.line())
-    say(how_chosen(len(split.train), len(split.validation), whole(config.steps)))
+    averaged = config.average is not None
+    say(how_chosen(len(split.train), len(split.validation), whole(config.steps), averaged=averaged))
     validator = glance = None
     if split.validation:
         validator = Validator(store, split.validation, plan, network)
         glance = PatchValidator(store, split.validation, plan, network, config.seed)
         observer = Snapshots(out, plan, validator, observer) if config.pictures else observer
+    # what was chosen for weights that are not the last ones any more
+    (out / POSTPROCESS).unlink(missing_ok=True)
     with kept_memory(needs.keep_memory), within_memory(network, config):
         scores = train(
             task,
@@ -261,6 +268,7 @@ def _info(
         ),
         inherited=_seen(pretrained),
         inherited_all=pretrained is None or pretrained.seen_all,
+        averaged=config.average is not None,
         environment=run.environment(),
     )
 

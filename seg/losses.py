@@ -6,6 +6,7 @@ All is computed in float32, whatever the logits are.
 
 # Shapes: B = batch, K = classes, C = K, or 1 where a voxel is of one class.
 
+from dataclasses import fields
 from typing import Annotated, Literal, NamedTuple
 
 import torch
@@ -44,9 +45,16 @@ class LossConfig:
     weights: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (1.0, 1.0)
 
     def __post_init__(self) -> None:
-        """Raises ValueError where neither kind of error would cost anything."""
+        """Raises ValueError where neither kind of error costs anything, or for settings that do nothing."""
         if self.alpha == self.beta == 0:
             raise ValueError("one of alpha and beta is above 0")
+        parts = self.name.split("_")
+        used = {"alpha": "tversky" in parts, "beta": "tversky" in parts, "gamma": "focal" in parts}
+        used["weights"] = len(parts) == 2
+        usual = {field.name: field.default for field in fields(self)}
+        idle = [name for name, is_used in used.items() if not is_used and getattr(self, name) != usual[name]]
+        if idle:
+            raise ValueError(f"{', '.join(idle)}: no part of {self.name}")
 
 
 class _Told(NamedTuple):

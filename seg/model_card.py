@@ -53,7 +53,7 @@ def _output(info: CheckpointInfo) -> str:
 
 
 def _training(run: Path, info: CheckpointInfo, last: CheckpointInfo) -> list[str]:
-    chosen = how_chosen(len(info.trained_on), len(info.validated_on), info.steps)
+    chosen = how_chosen(len(info.trained_on), len(info.validated_on), info.steps, averaged=info.averaged)
     early = [f"- It was stopped early, after {last.steps} steps: the score got no better."]
     return [
         f"- This card is of the checkpoint after {info.steps} steps (seed {info.seed}).",

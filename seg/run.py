@@ -30,6 +30,8 @@ from .transfer import TransferReport
 
 CONFIG, TRANSFER, DATA, EXTENDED = "config.yaml", "transfer.json", "data.json", "extended.json"
 _BEFORE_CONFIG = {"plan.yaml", "split.json", "environment.json", TRANSFER, DATA}
+# settings of a run that may be others when it is continued
+_CHANGE_NO_NUMBER = {"workers", "checkpointing", "keep_memory", "pictures", "validate_patches_every"}
 
 
 C = TypeVar("C", bound=LoopConfig)
@@ -81,8 +83,7 @@ def check_resumable(
 ) -> None:
     """Raises RunError unless the run was started with the same configuration, cases and weights.
 
-    `workers`, `checkpointing` and `keep_memory` may differ, which change no number, and with `extend` the
-    steps.
+    What changes no number may differ, and with `extend` the steps.
     """
     if not (path / CONFIG).is_file():
         raise RunError(
@@ -92,7 +93,14 @@ def check_resumable(
             remedy="Leave --resume out",
         )
     before, now = load_mapping(path / CONFIG), plain(config)
-    may_differ = {"workers", "checkpointing", "keep_memory", *(["steps"] if extend else [])}
+    if now.keys() - before.keys():
+        raise RunError(
+            path,
+            found=f"a run of an earlier version, without the setting {min(now.keys() - before.keys())}",
+            rule="A training is finished by the version that began it",
+            remedy="Finish it with that version, or start another run, with its weights as --pretrained",
+        )
+    may_differ = {*_CHANGE_NO_NUMBER, *(["steps"] if extend else [])}
     changed = [
         f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
         for key in sorted((before.keys() | now.keys()) - may_differ)

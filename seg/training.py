@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -227,14 +227,15 @@ def within_memory(
         yield
 
 
-def check_early_stop(config: LoopConfig, *, validated: bool) -> None:
-    """Raises UserError where a training is to stop by scores that it does not have."""
-    if config.early_stop is not None and not validated:
+def check_validated(settings: Mapping[str, object], *, validated: bool) -> None:
+    """Raises UserError where settings, None where they are not used, need scores that a training lacks."""
+    idle = [f"{name}={value}" for name, value in settings.items() if value is not None]
+    if idle and not validated:
         raise UserError(
-            f"early_stop={config.early_stop}",
+            ", ".join(idle),
             found="no validation score",
-            rule="A training is stopped early by its smoothed score on validation cases",
-            remedy="Fine-tune with validation cases, or leave early_stop out",
+            rule="It goes by the scores of validation cases",
+            remedy="Fine-tune with validation cases, or leave it out",
         )
 
 

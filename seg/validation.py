@@ -12,6 +12,7 @@ from ..data.labels import IGNORED, LabelTable
 from ..data.loader import PatchConfig, PatchSampler
 from ..data.plan import Plan
 from ..data.store import Store
+from .engine.memory import told_in_validation
 from .metrics import dice
 from .networks.network import Network
 from .predict import Model, Predictor
@@ -45,8 +46,9 @@ class Validator:
         """Mean Dice per class over the cases where it is defined, each over its annotated voxels."""
         found: dict[int, list[float]] = {c: [] for c in range(1, self.table.classes)}
         for case in self.cases:
-            image, true = self.store.image(case)[:], self.store.label(case)[:]
-            predicted = self.predictor.classes(image)
+            with told_in_validation(case):
+                image, true = self.store.image(case)[:], self.store.label(case)[:]
+                predicted = self.predictor.classes(image)
             predicted[true == IGNORED] = 0
             if case == self.cases[0]:
                 self.seen = fullest_slice(case, image[0], true, predicted)

@@ -27,7 +27,7 @@ from ..seg.networks.registry import architecture_for, build
 from ..seg.training import (
     TrainingConfig,
     accelerated,
-    check_early_stop,
+    check_validated,
     choose_device,
     described,
     estimate,
@@ -108,7 +108,7 @@ def pretrain(
     plan = planned(store.plan, config)
     resolve = partial(resolved_config, plan=plan, registered=registered)
     config = run.continued(out, config, resolve) if resume else resolve(config)
-    check_early_stop(config, validated=False)
+    check_validated({"early_stop": config.early_stop}, validated=False)
     _check_cases(store, cases, held_out)
     store.check(cases, labels=False)
     method = assemble(registered, plan, config)
@@ -131,6 +131,7 @@ def pretrain(
         seed=config.seed,
         trained_on=tuple(store.cases[case].content_hash for case in cases),
         validated_on=(),
+        averaged=config.average is not None,
         environment=run.environment(),
     )
     ids = {"train": list(cases), "validation": [], "test": list(held_out)}

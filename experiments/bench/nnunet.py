@@ -18,6 +18,16 @@ from torch import Tensor
 from ...data.volume import Shape, Triple
 
 READING = "pip install --no-deps nnunetv2 acvl-utils batchgenerators"
+# what its planner writes
+_COARSE = {"order_z": 0, "force_separate_z": None}
+RESAMPLING = {
+    "resampling_fn_data": "resample_data_or_seg_to_shape",
+    "resampling_fn_data_kwargs": {"is_seg": False, "order": 3, **_COARSE},
+    "resampling_fn_seg": "resample_data_or_seg_to_shape",
+    "resampling_fn_seg_kwargs": {"is_seg": True, "order": 1, **_COARSE},
+    "resampling_fn_probabilities": "resample_data_or_seg_to_shape",
+    "resampling_fn_probabilities_kwargs": {"is_seg": False, "order": 1, **_COARSE},
+}
 PREPARING = f"{READING} tqdm pandas scikit-image lazy-loader dynamic-network-architectures"
 
 
@@ -39,7 +49,10 @@ class NnUNetCases:
 
     def write(self, case: str, image: np.ndarray, labels: np.ndarray, properties: dict[str, Any]) -> None:
         """Writes an image (Z, Y, X) in float32 and its labels in int16, as its preprocessor does."""
-        data, seg = image[None], labels[None].astype(np.int16)
+        self.save(case, image[None], labels[None].astype(np.int16), properties)
+
+    def save(self, case: str, data: np.ndarray, seg: np.ndarray, properties: dict[str, Any]) -> None:
+        """Writes an image (C, Z, Y, X) and its labels (1, Z, Y, X) as its preprocessor gave them."""
         blocks, chunks = self._layout(data.shape, self.patch, data.itemsize)
         blocks_seg, chunks_seg = self._layout(seg.shape, self.patch, seg.itemsize)
         self._dataset.save_case(
@@ -91,17 +104,13 @@ def preparation(
     """
     preprocessor = quietly("nnunetv2.preprocessing.preprocessors.default_preprocessor", "DefaultPreprocessor")
     manager = quietly("nnunetv2.utilities.plans_handling.plans_handler", "PlansManager")
-    resampling = {"order_z": 0, "force_separate_z": None}
     configuration = {
         "architecture": {},
         "spacing": list(spacing),
         "patch_size": list(patch),
         "normalization_schemes": ["ZScoreNormalization"],
         "use_mask_for_norm": [False],
-        "resampling_fn_data": "resample_data_or_seg_to_shape",
-        "resampling_fn_data_kwargs": {"is_seg": False, "order": 3, **resampling},
-        "resampling_fn_seg": "resample_data_or_seg_to_shape",
-        "resampling_fn_seg_kwargs": {"is_seg": True, "order": 1, **resampling},
+        **RESAMPLING,
     }
     plans = manager(
         {

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 import torch
 from torch import nn
 
-from ...data.errors import UserError
+from ..networks.network import Network
 
 
 def has_compiler(device: torch.device) -> bool:
@@ -14,7 +14,7 @@ def has_compiler(device: torch.device) -> bool:
 
 
 def accelerate(
-    task: nn.Module, network: nn.Module, *, checkpointing: bool, compiled: bool, channels_last: bool
+    task: nn.Module, network: Network, *, checkpointing: bool, compiled: bool, channels_last: bool
 ) -> None:
     """Changes how a task and its network compute, in place; the names of their tensors stay.
 
@@ -25,19 +25,8 @@ def accelerate(
             arXiv:1604.06174); the network says of which blocks.
         compiled: by `torch.compile`; the first steps take longer.
         channels_last: the layout of features in memory.
-
-    Raises:
-        UserError: the network has no such blocks.
     """
-    if checkpointing and not hasattr(network, "checkpointing"):
-        raise UserError(
-            "checkpointing=true",
-            found="a network that keeps all of its activations",
-            rule="A network says itself which of its blocks are computed again",
-            remedy="Leave it out, or choose another network",
-        )
-    if checkpointing:
-        network.checkpointing = True  # type: ignore[assignment]
+    network.checkpointing = checkpointing
     if channels_last:
         # torch's own stubs know no module in such a format
         network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]

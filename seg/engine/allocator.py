@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 # numbers of mallopt's parameters, from malloc.h
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 _NEVER, _LARGEST = -1, 2**31 - 1
 # where glibc's thresholds come to by themselves in a process that frees large blocks (mallopt(3))
-_USUAL_MMAP, _USUAL_TRIM = 32 * 2**20, 64 * 2**20
+_USUAL_MMAP, _USUAL_TRIM, _USUAL_NUMBER = 32 * 2**20, 64 * 2**20, 65536
 # a step has to be this much faster: less is noise
 _WORTH = 0.95
 
@@ -60,12 +60,15 @@ def kept_memory(keep: bool = True) -> Iterator[None]:
         yield
         return
     library = ctypes.CDLL(None)
-    library.mallopt(_MMAP_THRESHOLD, _LARGEST)
+    if not library.mallopt(_MMAP_THRESHOLD, _LARGEST):
+        # an older glibc takes no such threshold, but lets no block be mapped
+        library.mallopt(_MMAP_MAX, 0)
     library.mallopt(_TRIM_THRESHOLD, _NEVER)
     try:
         yield
     finally:
         library.mallopt(_MMAP_THRESHOLD, _USUAL_MMAP)
+        library.mallopt(_MMAP_MAX, _USUAL_NUMBER)
         library.mallopt(_TRIM_THRESHOLD, _USUAL_TRIM)
         library.malloc_trim(0)
 

@@ -176,7 +176,7 @@ def train(
                         observer.validated(progress.step, scores)
                     # metadata are JSON, which has no NaN
                     told = {name: value for name, value in scores.items() if math.isfinite(value)}
-                early = not last and progress.stops(config.early_stop)
+                early = progress.stops(config.early_stop)
                 if early:
                     tracker.log(step, {"stopped_early": progress.step})
                 info = replace(describe(progress.step, told), stopped_early=early)

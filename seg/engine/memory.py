@@ -34,10 +34,30 @@ def told_out_of_memory(
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        lacking = isinstance(error, MemoryError) or any(text in str(error) for text in _LACK)
-        if not lacking:
+        if not _is_lack(error):
             raise
         raise _told(network, batch, patch, views, least) from error
+
+
+@contextmanager
+def told_in_validation(case: str) -> Iterator[None]:
+    """Lack of memory while a validation case is predicted is told as such."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not _is_lack(error):
+            raise
+        raise OutOfMemory(
+            f"validation case {case}",
+            found="out of memory while it was predicted whole",
+            rule="Validation volumes are predicted whole, in memory",
+            remedy="End other programs and continue with --resume, or start another run in which smaller "
+            "volumes validate (--cases FILE)",
+        ) from error
+
+
+def _is_lack(error: MemoryError | RuntimeError) -> bool:
+    return isinstance(error, MemoryError) or any(text in str(error) for text in _LACK)
 
 
 def _told(network: Network, batch: int, patch: Shape, views: int, least: int) -> OutOfMemory:

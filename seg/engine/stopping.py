@@ -14,12 +14,16 @@ R = TypeVar("R")
 class Interrupted(Exception):
     """The training was asked to stop (SIGINT or SIGTERM), and has saved what it had.
 
-    `step` None: it came before a step was trained, and there was nothing to save.
+    `step` None: it came while no step was trained, and there was nothing to save.
     """
 
     def __init__(self, signal_number: int, step: int | None) -> None:
         self.signal_number, self.step = signal_number, step
-        when = "before any step was trained" if step is None else f"after step {step}, checkpoint saved"
+        when = (
+            "while no step was trained; checkpoints that are there stay"
+            if step is None
+            else f"after step {step}, checkpoint saved"
+        )
         super().__init__(f"stopped by {signal.Signals(signal_number).name} {when}")
 
 

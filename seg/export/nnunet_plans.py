@@ -6,6 +6,7 @@ from ...data.errors import UserError
 from ...data.plan import Plan, Preprocessing
 from ..checkpoint import Checkpoint
 from ..neighbours.preparation import AS_THEY_ARE, REORIENTS, SCHEMES, WINDOW, WITHOUT_UNIT
+from ..networks.registry import Architecture
 from .nnunet_network import REQUIRES_IMPORT, arguments, layout_of
 
 PLANS, CONFIGURATION = "nnUNetPlans_fewvox", "3d_fullres"
@@ -14,7 +15,11 @@ _SCHEMES = {ours: theirs for theirs, ours in SCHEMES.items()}
 
 def plans(checkpoint: Checkpoint, dataset: str) -> dict[str, Any]:
     """What stands in `plans.json`: preprocessing, patch and network for the nnU-Net data set of that name."""
-    plan, architecture = checkpoint.info.plan, checkpoint.info.architecture
+    return plans_of(checkpoint.info.plan, checkpoint.info.architecture, dataset)
+
+
+def plans_of(plan: Plan, architecture: Architecture, dataset: str) -> dict[str, Any]:
+    """The same for a plan and a network that nothing was trained for yet."""
     spacing = list(plan.preprocessing.spacing or (1.0, 1.0, 1.0))
     network = layout_of(architecture)
     return {

@@ -17,10 +17,11 @@ import pytest
 import torch
 from fewvox.data.claims import claim_file, claimed
 from fewvox.data.errors import UserError
+from fewvox.data.settings import read_json
 from fewvox.data.store import Store
 from fewvox.experiments import compare
-from fewvox.experiments.compare import Bench, Sitting, run_comparison
-from fewvox.experiments.comparison import Arm, Cell, ComparisonConfig
+from fewvox.experiments.compare import Bench, CellScores, Sitting, run_comparison
+from fewvox.experiments.comparison import Arm, Cell, ComparisonConfig, cells
 from fewvox.experiments.results import RunRecord, read_results
 from fewvox.seg import checkpoint
 from fewvox.seg.engine.stopping import Interrupted
@@ -658,6 +659,15 @@ def test_labels_that_changed_are_scored_against_anew(masks_only, tmp_path, save_
     save_nifti(data / "labels" / name, np.where(label == 2, 1, label).astype(np.uint8))
     second = run_comparison(config, tmp_path / "out", "").results
     assert by_cell(second)["mine", 1, 0].mean_dice != by_cell(first)["mine", 1, 0].mean_dice
+
+
+def test_masks_of_another_tool_mean_what_the_store_found_labels_to_mean(masks_only, tmp_path):
+    config = masks_only(label_kind="instances")
+    bench = Bench.open(config, tmp_path / "out")
+    untold = Bench(replace(config, label_kind=None), bench.out, bench.store)
+    cell = next(cells(config))
+    untold.run(cell)
+    assert {s.value for s in read_json(untold.score_file(cell), CellScores).scores} == {1}
 
 
 def test_a_mask_that_is_missing_fails_its_arm_alone(masks_only, tmp_path):

@@ -381,7 +381,7 @@ def test_T12_a_signal_before_the_first_step_leaves_what_can_be_started(trains, t
     handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
     status, told = trains(tmp_path / "run", settings=("steps=2",))
     assert status == 143
-    assert "before any step was trained; run the same line again" in told
+    assert "while no step was trained; checkpoints that are there stay; run the same line again" in told
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
     assert not (tmp_path / "run/checkpoints").exists()
     assert (tmp_path / "run/config.yaml").exists() is started

@@ -30,3 +30,8 @@ def test_four_times_the_labels_are_trained_on_twice_as_long():
 )
 def test_which_weights_are_the_result_is_told_with_the_reason(training, validation, told):
     assert how_chosen(training, validation, 250) == f"chosen: {told}"
+
+
+def test_averaged_weights_are_told_as_such():
+    assert how_chosen(4, 0, 250, averaged=True).startswith("chosen: last averaged weights after 250 steps")
+    assert how_chosen(8, 2, 250, averaged=True) == "chosen: best averaged weights of validation on 2 cases"

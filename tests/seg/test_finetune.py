@@ -112,6 +112,27 @@ def test_no_label_is_opened_that_the_run_was_not_given(tiny_store, tmp_path, mon
         assert {*chosen.validation} < opened <= {*chosen.train, *chosen.validation}
 
 
+def test_post_processing_is_that_of_the_weights_that_are_there(tiny_store, tmp_path, monkeypatch):
+    """A training that goes on takes back what was chosen before, and is killed before it chooses anew."""
+    split, out = Split(train=TRAIN, validation=VALIDATION, test=TEST), tmp_path / "run"
+    config = replace(CONFIG, steps=1, pictures=False, deep_supervision=False)
+    finetune(tiny_store, split, out, config)
+    assert (out / "postprocess.yaml").exists()
+    monkeypatch.setattr(
+        "fewvox.seg.finetune.write_choice", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        finetune(tiny_store, split, out, replace(config, steps=2), extend=True)
+    assert checkpoint.load(out, "last").info.steps == 2
+    assert not (out / "postprocess.yaml").exists()
+
+
+def test_scores_that_are_not_there_are_not_gone_by(tiny_store, tmp_path):
+    config = replace(CONFIG, validate_patches_every=1)
+    with pytest.raises(UserError, match=r"validate_patches_every=1.*no validation score"):
+        finetune(tiny_store, Split(train=TRAIN, validation=(), test=()), tmp_path / "run", config)
+
+
 def test_pictures_can_be_left_out(tiny_store, tmp_path):
     for name, validation in (("with", VALIDATION), ("without", ())):
         config = replace(CONFIG, steps=1, pictures=False)

@@ -290,3 +290,17 @@ def test_half_precision_logits_are_summed_in_float32(name):
 def test_an_overlap_that_no_error_lowers_is_refused():
     with pytest.raises(SettingsError, match="one of alpha and beta"):
         parse(LossConfig, {"name": "tversky", "alpha": 0, "beta": 0}, "test")
+
+
+@pytest.mark.parametrize(
+    ("settings", "idle"),
+    [
+        ({"alpha": 0.5}, "alpha: no part of dice_ce"),
+        ({"gamma": 3.0}, "gamma: no part of dice_ce"),
+        ({"name": "tversky", "weights": (1.0, 2.0)}, "weights: no part of tversky"),
+        ({"name": "dice_focal", "beta": 0.5}, "beta: no part of dice_focal"),
+    ],
+)
+def test_settings_that_would_do_nothing_are_refused(settings, idle):
+    with pytest.raises(ValueError, match=idle):
+        LossConfig(**settings)

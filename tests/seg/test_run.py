@@ -53,6 +53,16 @@ def test_another_number_of_workers_continues_a_run(tmp_path, make_plan):
     run.check_resumable(tmp_path / "run", TrainingConfig(workers=2), SPLIT)
 
 
+def test_pictures_may_be_left_out_of_a_run_that_is_continued(tmp_path, make_plan):
+    run.start(tmp_path / "run", FinetuneConfig(), make_plan(), SPLIT)
+    run.check_resumable(tmp_path / "run", FinetuneConfig(pictures=False, validate_patches_every=5), SPLIT)
+
+
+def test_a_run_of_an_earlier_version_is_told_as_such(started):
+    with pytest.raises(RunError, match=r"earlier version, without the setting batch.*Finish it with that"):
+        run.check_resumable(started, TrainingConfig(), SPLIT)
+
+
 def test_changed_settings_and_cases_are_all_named(started):
     changed = LoopConfig(steps=40, optimizer=OptimiserConfig(name="sgd", lr=0.5), clip_norm=1.0)
     with pytest.raises(RunError) as error:

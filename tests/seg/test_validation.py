@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from fewvox.data.labels import IGNORED, LabelTable
+from fewvox.seg.engine.memory import OutOfMemory
 from fewvox.seg.validation import PatchValidator, Validator, classes_of, fullest_slice
 from torch import nn
 
@@ -102,3 +103,12 @@ def test_classes_are_the_likeliest_or_all_that_are_likelier_than_not():
     assert classes_of(logits, LabelTable(values=(0, 1, 2))).ravel().tolist() == [2, 0]
     of_each = classes_of(logits, LabelTable(kind="overlapping", values=(0, 1, 2, 3)))
     assert of_each.reshape(3, 2).tolist() == [[1, 0]] * 3
+
+
+def test_lack_of_memory_names_the_case_and_not_the_step(stored):
+    class Large(Known):
+        def forward(self, images):
+            raise MemoryError
+
+    with pytest.raises(OutOfMemory, match=r"validation case a.*predicted whole"):
+        Validator(stored, ("a",), stored.plan, Large(stored.plan.labels.kind))()

@@ -4,7 +4,6 @@ import copy
 
 import pytest
 import torch
-from fewvox.data.errors import UserError
 from fewvox.data.loader import PatchBatch
 from fewvox.seg.engine.acceleration import accelerate
 from fewvox.seg.networks.registry import architecture_for, build
@@ -58,9 +57,3 @@ def test_channels_last_is_the_layout_of_the_features(trained, batch):
     task, _ = trained("channels_last")
     features = task.network.encoder[0][0][0](batch.images)
     assert features.is_contiguous(memory_format=torch.channels_last_3d)
-
-
-def test_a_network_that_keeps_everything_is_not_told_to_recompute_in_silence():
-    network = nn.Linear(1, 1)
-    with pytest.raises(UserError, match="checkpointing=true"):
-        accelerate(network, network, checkpointing=True, compiled=False, channels_last=False)

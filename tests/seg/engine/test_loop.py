@@ -416,6 +416,14 @@ def test_a_training_that_gets_no_better_ends_and_says_so(tmp_path, run_toy):
     assert read_metrics(run) == before
 
 
+def test_a_training_that_gets_no_better_up_to_its_last_step_has_stopped_too(tmp_path, run_toy):
+    scores = iter([0.5, 0.3, 0.2])
+    config = replace(CONFIG, steps=3, validate_every=1, early_stop=2)
+    run_toy(tmp_path / "run", config, validate=lambda: {"score": next(scores)})
+    last = checkpoint.load(tmp_path / "run", "last").info
+    assert (last.steps, last.stopped_early) == (3, True)
+
+
 @pytest.mark.parametrize("optimizer", [CONFIG.optimizer, SGD], ids=["adamw", "sgd"])
 def test_accumulated_batches_are_one_large_batch(tmp_path, run_toy, optimizer):
     """For losses that are means over the items."""

@@ -1,0 +1,140 @@
+"""What fewvox and nnU-Net reached in finished comparisons, as a table in Markdown.
+
+python -m fewvox.experiments.bench.nnunet_table OUT [OUT ...]
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+import typer
+from rich.console import Console
+
+from ...data.errors import UserError
+from ...data.settings import read_json_mapping
+from ..results import Interval, Results, read_results
+from .nnunet_runs import TRAINERS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """An arm in one setting: mean Dice on the test cases, Dice on the development cases (nnU-Net's alone),
+    minutes of a training, and our Dice minus its Dice.
+    """
+
+    name: str
+    dice: float
+    development: float | None
+    minutes: float | None
+    ahead: Interval | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """A comparison at one number of labels: the baseline, which is ours, and nnU-Net's arms."""
+
+    name: str
+    labels: int
+    cases: int
+    seeds: int
+    ours: Arm
+    theirs: tuple[Arm, ...]
+
+    @property
+    def better(self) -> Arm:
+        """The arm of nnU-Net that the development cases choose."""
+        return max(self.theirs, key=lambda arm: arm.development or 0.0)
+
+
+def settings_in(out: Path) -> list[Setting]:
+    """The settings of a finished comparison; raises UserError for one that is not."""
+    results = read_results(out)
+    return [_setting(results, out, labels) for labels in results.label_counts]
+
+
+def table(settings: Sequence[Setting]) -> str:
+    """A row for each arm in each setting, and below them the mean difference over the settings."""
+    head = ("setting", "arm", "Dice", "Dice in development", "fewvox minus it", "interval", "minutes")
+    rows = [head, ("---",) * len(head), *(row for setting in settings for row in _rows(setting))]
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    differences = [d.mean for d in (setting.better.ahead for setting in settings) if d is not None]
+    pooled = f"Mean over {len(differences)} settings of fewvox minus the chosen nnU-Net: "
+    return "\n".join([*lines, "", pooled + f"{fmean(differences):+.3f}."])
+
+
+def _setting(results: Results, out: Path, labels: int) -> Setting:
+    names = [arm for arm in results.arms if arm in TRAINERS]
+    failed = [r for r in results.runs if r.labels == labels and r.status == "failed"]
+    if failed or not names:
+        raise UserError(
+            out,
+            found=f"{failed[0].arm} failed: {failed[0].error}" if failed else "no arm of nnU-Net",
+            rule=f"The arms of nnU-Net are {', '.join(TRAINERS)}, and every cell is scored",
+            remedy="Run nnunet_runs, then `fewvox compare`, with the same --out, and this again",
+        )
+    return Setting(
+        name=results.name,
+        labels=labels,
+        cases=len(results.test_cases),
+        seeds=len(results.seeds),
+        ours=_arm(results, out, results.baseline, labels),
+        theirs=tuple(_arm(results, out, name, labels) for name in names),
+    )
+
+
+def _arm(results: Results, out: Path, name: str, labels: int) -> Arm:
+    (summary,) = (s for s in results.summaries if (s.arm, s.labels) == (name, labels))
+    differences = [d.dice for d in results.differences if (d.arm, d.labels) == (name, labels)]
+    seconds = [r.seconds for r in results.runs if (r.arm, r.labels) == (name, labels) and r.seconds]
+    files = sorted((out / "development" / name / f"labels_{labels}").glob("seed_*.json"))
+    return Arm(
+        name=name,
+        dice=summary.dice.mean,
+        development=fmean(read_json_mapping(file)["dice"] for file in files) if files else None,
+        minutes=fmean(seconds) / 60 if seconds else None,
+        ahead=_turned(differences[0]) if differences else None,
+    )
+
+
+def _turned(theirs: Interval) -> Interval:
+    """Ours minus theirs, of theirs minus ours."""
+    return Interval(mean=-theirs.mean, low=-theirs.high, high=-theirs.low)
+
+
+def _rows(setting: Setting) -> list[tuple[str, ...]]:
+    name = f"{setting.name}, {setting.labels} labels, {setting.cases} test volumes, {setting.seeds} seeds"
+    return [_row(name, arm, arm is setting.better) for arm in (setting.ours, *setting.theirs)]
+
+
+def _row(setting: str, arm: Arm, chosen: bool) -> tuple[str, ...]:
+    ahead = arm.ahead
+    return (
+        setting,
+        f"{arm.name} (chosen)" if chosen else arm.name,
+        f"{arm.dice:.3f}",
+        _told(arm.development, ".3f"),
+        "" if ahead is None else f"{ahead.mean:+.3f}",
+        "" if ahead is None else f"{ahead.low:+.3f} to {ahead.high:+.3f}",
+        _told(arm.minutes, ".1f"),
+    )
+
+
+def _told(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def main(out: list[Path]) -> None:
+    """Prints the table of the comparisons in the folders OUT."""
+    console = Console(width=10_000)
+    try:
+        console.print(
+            table([s for folder in out for s in settings_in(folder)]), highlight=False, markup=False
+        )
+    except UserError as error:
+        console.print(str(error), highlight=False, markup=False)
+        raise typer.Exit(1) from error
+
+
+if __name__ == "__main__":
+    typer.run(main)
