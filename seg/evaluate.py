@@ -242,11 +242,13 @@ def _role(manifest: Manifest | None, case: str) -> str:
 def _meaning(manifest: Manifest | None, kind: LabelKind | None, ignore: int | None) -> LabelMeaning:
     """What the values of masks and labels mean: as told, else as the masks' manifest says."""
     table = manifest.labels if manifest else LabelTable()
+    # told to be numbers of objects, values are no classes of the model
+    known = replace(table, aliases={}) if kind == "instances" else table
     kind = kind or table.kind
     return LabelMeaning(
         kind=kind,
         ignore=table.ignore if ignore is None else ignore,
-        table=table if manifest and table.kind == kind else None,
+        table=known if manifest and table.kind == kind else None,
     )
 
 
@@ -260,6 +262,7 @@ def _score_case(
     if not meaning.accept_geometry:
         _check_places(predicted, true, mask, truth)
     _refuse_images(true, meaning.table, truth)
+    _refuse_other_classes(true, meaning.table, truth)
     spacing, unit = _spacing(true.volume, predicted.volume)
     # values that the model does not know count too: they are classes it misses
     values = sorted((meaning.known | predicted.classes | true.classes) - meaning.no_class)
@@ -306,6 +309,22 @@ def _refuse_images(true: LabelFile, table: LabelTable | None, truth: Path) -> No
             found=f"{len(unknown)} values that the model does not know",
             rule=f"A label has the values {table.values}",
             remedy="Give the folder of the labels: these look like images",
+        )
+
+
+def _refuse_other_classes(true: LabelFile, table: LabelTable | None, truth: Path) -> None:
+    """Of a label of several classes, whose masks hold the objects of one, the others are no objects."""
+    if table is None or true.ids is None:
+        return
+    others = sorted(value for value, of in table.aliases.items() if of == table.background)
+    found = np.intersect1d(true.ids[true.annotated], others)
+    if found.size:
+        raise UserError(
+            truth,
+            found=f"the value {found[0]}, another class of the model than the one whose objects are numbered",
+            rule="Numbered objects are scored against labels that hold no other class",
+            remedy="Say --label-kind instances if the values are numbers of objects; else take the class out "
+            "of the labels, or predict with --postprocess none",
         )
 
 

@@ -58,13 +58,16 @@ def check_instances(config: InstancesConfig, table: LabelTable, where: object) -
 
 def numbered(numbers: np.ndarray, config: InstancesConfig, table: LabelTable, spacing: Triple) -> np.ndarray:
     """Objects numbered 1, 2, ... without a gap, int32 (Z, Y, X), of class numbers of the same shape."""
-    values = list(table.values)
-    border = None if config.border is None else values.index(config.border)
-    of_class = next(n for n in range(1, len(values)) if n != border and config.value in (None, values[n]))
-    objects = numbers == of_class
-    if border is None:
+    objects = numbers == numbered_class(config, table)
+    if config.border is None:
         return by_watershed(objects, spacing, config.depth)
-    return by_border(objects, numbers == border, spacing)
+    return by_border(objects, numbers == table.values.index(config.border), spacing)
+
+
+def numbered_class(config: InstancesConfig, table: LabelTable) -> int:
+    """The class number whose objects are numbered."""
+    named = enumerate(table.values[1:], start=1)
+    return next(n for n, value in named if value != config.border and config.value in (None, value))
 
 
 def by_watershed(mask: np.ndarray, spacing: Triple, depth: float | None = None) -> np.ndarray:

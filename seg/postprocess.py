@@ -14,7 +14,7 @@ from ..data.plan import Plan
 from ..data.settings import read_yaml, settings
 from ..data.volume import OpenVolume, Triple
 from .components import Keep, at_least, filled, kept
-from .instances import InstancesConfig, check_instances, numbered
+from .instances import InstancesConfig, check_instances, numbered, numbered_class
 from .predict import Finish
 
 # beside the checkpoints of a run, where its validation cases chose something
@@ -115,8 +115,19 @@ def class_values(table: LabelTable) -> tuple[int, ...]:
 
 
 def labels_of_masks(config: PostprocessConfig, table: LabelTable) -> LabelTable:
-    """What the values of masks mean: those of the model's labels, or numbered objects."""
-    return table if config.instances.method == "none" else LabelTable(kind="instances", ignore=table.ignore)
+    """What the values of masks mean: those of the model's labels, or numbered objects.
+
+    Masks hold 0 where there is no object, labels the `background`. Classes whose objects are not numbered
+    are aliases of it.
+    """
+    if config.instances.method == "none":
+        return table
+    background = table.background if table.kind == "instances" else table.values[0]
+    aliases = dict(table.aliases)
+    if table.classes > 2:
+        chosen = numbered_class(config.instances, table)
+        aliases |= {value: background for n, value in enumerate(table.values[1:], start=1) if n != chosen}
+    return LabelTable(kind="instances", background=background, ignore=table.ignore, aliases=aliases)
 
 
 def finishing(config: PostprocessConfig, plan: Plan) -> Finish:

@@ -11,6 +11,8 @@ from fewvox.data.labels import LabelTable
 from fewvox.data.settings import plain
 from fewvox.seg.batch_predict import MANIFEST, Manifest, PredictedCase
 from fewvox.seg.evaluate import evaluate
+from fewvox.seg.instances import InstancesConfig
+from fewvox.seg.postprocess import PostprocessConfig, labels_of_masks
 
 SHAPE = (6, 5, 4)
 
@@ -405,3 +407,34 @@ def test_objects_of_training_cases_are_in_no_sum_and_unannotated_ones_are_not_co
 def test_objects_of_classes_are_refused(folders):
     with pytest.raises(UserError, match="labels of kind classes"):
         evaluate(*folders(a=(with_boxes((1, 0, 3)),) * 2), label_kind="classes", objects=True)
+
+
+def of_objects(table, value=None):
+    """What a manifest tells of masks whose objects are numbered."""
+    config = InstancesConfig(method="watershed", value=value)
+    return labels_of_masks(PostprocessConfig(instances=config), table)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [LabelTable(values=(1, 2), ignore=0), LabelTable(kind="instances", background=1, ignore=0)],
+    ids=["classes", "instances"],
+)
+@pytest.mark.parametrize("told", [None, "instances"])
+def test_numbered_objects_are_scored_against_labels_whose_background_is_not_0(folders, table, told):
+    label = np.where(with_boxes((2, 1, 4)) == 2, np.uint8(2), np.uint8(1))
+    label[0] = 0  # nobody's
+    masks, labels = folders(case=(with_boxes((1, 0, 2), (2, 2, 4)), label))
+    write_manifest(masks, {"case": "unseen"}, of_objects(table))
+    found = evaluate(masks, labels, label_kind=told)
+    assert (found.problems, means(found)) == ((), {1: (1, 1, 0)})
+
+
+def test_a_class_beside_numbered_objects_is_never_taken_for_one(folders):
+    masks, labels = folders(case=(with_boxes((1, 1, 2), (2, 2, 4)), with_boxes((1, 1, 4), (2, 4, 6))))
+    write_manifest(masks, {"case": "unseen"}, of_objects(LabelTable(values=(0, 1, 2)), value=1))
+    refused = evaluate(masks, labels)
+    assert refused.scores == ()
+    assert "the value 2, another class" in str(refused.problems[0])
+    counted = evaluate(masks, labels, label_kind="instances", objects=True)
+    assert counted.objects[0].true == 2

@@ -103,6 +103,21 @@ def test_masks_of_numbered_objects_are_told_to_be_that():
     assert (of_objects.kind, of_objects.ignore) == ("instances", 7)
 
 
+@pytest.mark.parametrize(
+    ("table", "chosen", "background", "aliases"),
+    [
+        (LabelTable(values=(1, 2), ignore=0), None, 1, {}),
+        (LabelTable(kind="instances", background=5), None, 5, {}),
+        (LabelTable(values=(0, 1), aliases={255: 1}), None, 0, {255: 1}),
+        (LabelTable(values=(1, 2, 4, 9), ignore=0), 4, 1, {2: 1, 9: 1}),
+    ],
+)
+def test_what_is_no_object_is_told_beside_numbered_objects(table, chosen, background, aliases):
+    config = PostprocessConfig(instances=InstancesConfig(method="watershed", value=chosen))
+    told = labels_of_masks(config, table)
+    assert (told.background, told.aliases, told.classes) == (background, aliases, 2)
+
+
 LARGEST = {10: ClassRules(keep="largest")}
 
 
