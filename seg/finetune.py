@@ -58,7 +58,7 @@ from .validation import PatchValidator, Validator
 log = logging.getLogger(__name__)
 
 # what "auto" is from a checkpoint: docs/results/schedules.md
-PRETRAINED_SCHEDULE: ScheduleName = "standard"
+PRETRAINED_SCHEDULE: ScheduleName = "valley"
 # settings of how weights are taken
 ABOUT_LOADING = ("load", "expected_share", "accept_mismatch")
 

@@ -558,7 +558,8 @@ def test_what_is_not_set_follows_from_the_number_of_labels(tiny_store, labels, p
     assert peak is not None
     assert found.optimizer.lr == peak
     assert found.schedule.name == (PRETRAINED_SCHEDULE if pretrained else "standard")
-    assert found.schedule.warmup_share == pytest.approx(max(0.05, min(0.2, 25 / steps)))
+    own = 0.1 if pretrained else max(0.05, min(0.2, 25 / steps))
+    assert found.schedule.warmup_share == pytest.approx(own)
 
 
 def test_fewer_labels_are_trained_on_shorter_and_warmed_up_longer(tiny_store):
