@@ -26,7 +26,7 @@ from .unet import UNet
 _HEADS, _BLOCKS = 3, 2
 _MULTIPLE = 12
 # voxels per axis. A plan leaves 4 or more at its coarsest level, and finer levels are multiples of that: the
-# paper's 7 would pad all of them, and MONAI mixes up the positions in a window that is larger than its level
+# paper's 7 would pad all of them
 WINDOW = 4
 
 
@@ -82,11 +82,26 @@ class AttentionLevel(nn.Module):
             VoxelNorm(inputs), nn.Conv3d(inputs, outputs, stride, stride, bias=False)
         )
         self.attention = _attention(outputs, math.gcd(outputs, heads))
+        whole = next(_window_attentions(self.attention)).relative_position_index
+        self.positions: Tensor
+        self.register_buffer("positions", cast(Tensor, whole), persistent=False)
         self.reading = nn.Sequential(VoxelNorm(outputs), ResidualBlock(outputs, outputs, kernel))
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        patches = self.attention(self.merging(features))
+        patches = self.merging(features)
+        self._place(patches)
+        patches = self.attention(patches)
         return patches, self.reading(patches)
+
+    def _place(self, patches: Tensor) -> None:
+        """Tells the blocks how the voxels of a window lie to each other where the level is smaller than one.
+
+        MONAI cuts its windows to the level, and goes on numbering their voxels as in a whole one.
+        """
+        z, y, x = (slice(min(WINDOW, extent)) for extent in patches.shape[2:])
+        index = self.positions.unflatten(1, (WINDOW,) * 3).unflatten(0, (WINDOW,) * 3)[z, y, x, z, y, x]
+        for module in _window_attentions(self.attention):
+            module.relative_position_index = index.flatten(0, 2).flatten(1)
 
 
 class VoxelNorm(nn.LayerNorm):
@@ -99,14 +114,17 @@ class VoxelNorm(nn.LayerNorm):
 def _attention(features: int, heads: int) -> nn.Module:
     """MONAI's blocks, every second one with shifted windows."""
     # takes seconds to import
-    from monai.networks.nets.swin_unetr import BasicLayer, WindowAttention
+    from monai.networks.nets.swin_unetr import BasicLayer
 
     window = (WINDOW, WINDOW, WINDOW)
     layer = BasicLayer(features, _BLOCKS, heads, window, drop_path=[0.0] * _BLOCKS, qkv_bias=True)
-    for module in layer.modules():
-        if isinstance(module, WindowAttention):
-            # it follows from the window: no weight
-            index = cast(Tensor, module.relative_position_index)
-            del module.relative_position_index
-            module.register_buffer("relative_position_index", index, persistent=False)
+    for module in _window_attentions(layer):
+        # it follows from the window: no weight
+        index = cast(Tensor, module.relative_position_index)
+        del module.relative_position_index
+        module.register_buffer("relative_position_index", index, persistent=False)
     return layer
+
+
+def _window_attentions(layer: nn.Module) -> Iterator[nn.Module]:
+    return (module for module in layer.modules() if hasattr(module, "relative_position_index"))

@@ -50,9 +50,31 @@ def test_shifted_windows_let_a_voxel_see_the_next_window():
     assert seen.all()
 
 
+@pytest.mark.parametrize("extents", [(2, 2, 2), (3, 1, 2), (4, 2, 3), (1, 2, 4), (6, 2, 5)])
+def test_a_level_smaller_than_a_window_has_the_positions_of_one_of_its_size(extents):
+    from monai.networks.nets.swin_unetr import BasicLayer
+
+    level = AttentionLevel(6, 6, (1, 1, 1), (1, 1, 1), 3)
+    weights = level.attention.state_dict()
+    window = tuple(min(extent, WINDOW) for extent in extents)
+    middle = tuple(slice(WINDOW - extent, WINDOW + extent - 1) for extent in window)
+    for name in [name for name in weights if name.endswith("bias_table")]:
+        weights[name] = torch.randn(weights[name].shape)
+    level.attention.load_state_dict(weights)
+    for name in [name for name in weights if name.endswith("bias_table")]:
+        whole = weights[name].unflatten(0, (2 * WINDOW - 1,) * 3)
+        weights[name] = whole[middle].flatten(0, 2)
+    smaller = BasicLayer(6, 2, 3, window, drop_path=[0.0, 0.0], qkv_bias=True)
+    smaller.load_state_dict(weights, strict=False)
+    level.merging = torch.nn.Identity()
+    images = torch.randn(1, 6, *extents)
+    level(torch.randn(1, 6, 8, 8, 8))  # another size before
+    torch.testing.assert_close(level(images)[0], smaller(images))
+
+
 def test_what_follows_from_the_window_is_no_weight(make_plan):
     network = build(architecture_for(make_plan(), "swin_unetr"))
-    assert not any("index" in name for name in network.state_dict())
+    assert not any("index" in name or "positions" in name for name in network.state_dict())
     assert any("relative_position_index" in name for name, _ in network.named_buffers())
 
 
