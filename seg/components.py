@@ -49,8 +49,14 @@ def at_least(mask: np.ndarray, voxels: float) -> np.ndarray:
 
 
 def filled(mask: np.ndarray) -> np.ndarray:
-    """The mask with its holes: background from which no way by faces leads to the border of the volume."""
-    return ndimage.binary_fill_holes(mask)  # type: ignore[return-value]
+    """The mask with its holes: background from which no way by faces leads to the border of the volume.
+
+    Axes of one voxel have no border: the holes of a single slice are those in its plane.
+    """
+    extended = tuple(slice(None) if extent > 1 else 0 for extent in mask.shape)
+    # an array of no axes is no image
+    whole = ndimage.binary_fill_holes(mask[extended]) if mask.size > 1 else mask
+    return np.reshape(whole, mask.shape)  # type: ignore[arg-type]
 
 
 def otsu(values: np.ndarray) -> float:

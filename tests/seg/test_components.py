@@ -35,6 +35,21 @@ def test_a_hole_does_not_leak_through_a_corner():
     np.testing.assert_array_equal(filled(mask), expected)
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_hole_in_a_single_slice_is_filled(axis):
+    mask = np.ones((5, 6), bool)
+    mask[2:4, 2] = mask[0, 4] = False
+    expected = mask.copy()
+    expected[2:4, 2] = True
+    np.testing.assert_array_equal(filled(np.expand_dims(mask, axis)), np.expand_dims(expected, axis))
+
+
+@pytest.mark.parametrize("value", [False, True])
+def test_a_single_voxel_has_no_hole(value):
+    mask = np.full((1, 1, 1), value)
+    np.testing.assert_array_equal(filled(mask), mask)
+
+
 def test_the_largest_is_kept():
     mask = cubes(2, 4, 3)
     alone = kept(mask, "largest")
