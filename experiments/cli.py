@@ -352,7 +352,11 @@ def predict(
     ] = False,
     threshold: Annotated[
         float | None,
-        typer.Option(help="Probability of a class from which on a voxel is of it, where classes overlap."),
+        typer.Option(
+            min=0,
+            max=1,
+            help="Probability above which a voxel is of a class, where classes overlap or there is one.",
+        ),
     ] = None,
     memory: Annotated[
         float | None, typer.Option(help="GiB to take at most; what is free if not set.")

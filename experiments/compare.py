@@ -325,7 +325,9 @@ class Bench:
                 vars(self.split(cell)),
                 file_hash(weights.path) if weights else None,
             ]
-        return settings_hash([made, self.test_hashes, self.truth_hashes])
+        # nothing is added for the default, so that what was scored before there was a tolerance stays done
+        tolerance = [] if self.config.tolerance is None else [self.config.tolerance]
+        return settings_hash([made, self.test_hashes, self.truth_hashes, *tolerance])
 
     def masks(self, cell: Cell) -> Path:
         """The folder of a cell's masks."""

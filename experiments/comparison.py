@@ -25,7 +25,7 @@ _PATHS = ("data", "labels", "subjects", "test_data", "pretrained")
 # what the store of a comparison is made of
 _DATA = {"data", "labels", "subjects", "spacing", "unit", "label_kind", "accept_geometry", "budget"}
 # what may change between two calls for one folder
-_MAY_CHANGE = {"label_counts", "seeds", "baseline", "arms", "confidence", "pictures"}
+_MAY_CHANGE = {"label_counts", "seeds", "baseline", "arms", "confidence", "pictures", "tolerance"}
 
 
 def _folder_name(name: str) -> str:

@@ -55,8 +55,8 @@ def score_mask(
     """All scores of a predicted mask against the true one, both boolean of one shape (Z, Y, X).
 
     `tolerance` is that of NSD, in the unit of `spacing`; when None the coarsest spacing: a surface is right
-    where it is off by a voxel at most. Its papers ask for how much two raters differ, which only the
-    user can know.
+    where it is off by a voxel at most, where slices are thick by several in the plane. Its papers ask for how
+    much two raters differ, which only the user can know.
     """
     both = int(np.count_nonzero(predicted & true))
     ours, theirs = int(np.count_nonzero(predicted)), int(np.count_nonzero(true))

@@ -125,5 +125,5 @@ def regions(needs: Sequence[Need], beside: int, limit: int, where: object) -> li
         where,
         found=f"a volume of {shape} voxels, whose prediction takes {least / 2**30:.3g} GiB or more",
         rule=f"It may take {limit / 2**30:.3g} GiB of memory",
-        remedy="Free memory, or allow more with `memory_gib`; smaller patches and fewer models take less",
+        remedy="Free memory, or allow more with --memory (memory= in Python); fewer models take less",
     )

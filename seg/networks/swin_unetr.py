@@ -84,7 +84,7 @@ class AttentionLevel(nn.Module):
         self.attention = _attention(outputs, math.gcd(outputs, heads))
         whole = next(_window_attentions(self.attention)).relative_position_index
         self.positions: Tensor
-        self.register_buffer("positions", whole, persistent=False)
+        self.register_buffer("positions", cast(Tensor, whole), persistent=False)
         self.reading = nn.Sequential(VoxelNorm(outputs), ResidualBlock(outputs, outputs, kernel))
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -254,6 +255,15 @@ def test_what_nobody_annotated_and_the_kind_of_label_are_told_on_the_line(typed,
         )  # fmt: skip
         assert told[0] == 0, told
         assert json.loads((tmp_path / "scores.json").read_text())["scores"][0]["dice"] == 1
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.5])
+def test_a_threshold_that_is_no_probability_is_refused(typed, tmp_path, threshold):
+    status, told = typed(
+        "predict", "--model", tmp_path, tmp_path, "--out", tmp_path / "out", "--threshold", threshold
+    )
+    assert status == 2
+    assert re.search("--threshold.* should be (greater|less) than or equal", told)
 
 
 def test_an_unknown_method_is_answered_with_the_known_ones(typed, tiny_store, tmp_path):

@@ -549,6 +549,19 @@ def test_scores_from_before_there_were_more_metrics_stay_done(masks_only, tmp_pa
     assert {(s.dice, s.nsd) for s in made.scores} == {(1, None)}
 
 
+def test_with_another_tolerance_the_masks_that_are_there_are_scored_anew(again, config, finished, ran):
+    masks = [file.read_text() for file in sorted(again.rglob("masks/**/predictions.json"))]
+    key = {file: json.loads(file.read_text())["key"] for file in again.rglob("scores/**/*.json")}
+    wide = run_comparison(replace(config, tolerance=1e6), again, "").results
+    assert failures(wide) == {}
+    assert len(ran) == len(key)
+    assert {s.nsd for s in wide.scores} <= {0, 1, None}
+    assert [s.dice for s in wide.scores] == [s.dice for s in finished.results.scores]
+    assert [file.read_text() for file in sorted(again.rglob("masks/**/predictions.json"))] == masks
+    assert run_comparison(config, again, "").results.scores == finished.results.scores
+    assert {file: json.loads(file.read_text())["key"] for file in key} == key
+
+
 # weights that are there
 
 

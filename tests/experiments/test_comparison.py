@@ -262,6 +262,7 @@ def test_every_cell_has_a_folder_of_its_own(write):
         {"arms": {"scratch": {}}},
         {"confidence": 0.9},
         {"pictures": 0},
+        {"tolerance": 2.0},
     ],
 )
 def test_a_comparison_can_grow(write, tmp_path, changes):

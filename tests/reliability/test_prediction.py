@@ -102,7 +102,7 @@ def test_F01_what_cannot_be_done_is_refused_before_it_starts(tmp_path, monkeypat
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((16, 40, 40), np.uint8), metadata={"axes": "ZYX"})
     refused = predictor(memory_gib=1e-4)
     monkeypatch.setattr(predicting, "swept", lambda *_: pytest.fail("it was started"))
-    with pytest.raises(UserError, match=r"a.tif.*\(16, 40, 40\).* GiB or more.*0.0001 GiB.*memory_gib"):
+    with pytest.raises(UserError, match=r"a.tif.*\(16, 40, 40\).* GiB or more.*0.0001 GiB.*--memory"):
         refused.write_mask(open_volume(tmp_path / "a.tif"), tmp_path / "a.tif", tmp_path / "m.tif")
     assert not (tmp_path / "m.tif").exists()
 
