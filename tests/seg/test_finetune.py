@@ -106,7 +106,8 @@ def test_no_label_is_opened_that_the_run_was_not_given(tiny_store, tmp_path, mon
         )
     for labelled, fold in ((2, None), (2, (1, 2)), (8, None)):
         chosen = split(tiny_store.annotated, test=2, labelled=labelled, seed=0, fold=fold)
-        config = replace(CONFIG, steps=2, validate_patches_every=1, deep_supervision=True)
+        every = 1 if chosen.validation else None
+        config = replace(CONFIG, steps=2, validate_patches_every=every, deep_supervision=True)
         opened.clear()
         finetune(tiny_store, chosen, tmp_path / f"{labelled}{fold}", config)
         assert {*chosen.validation} < opened <= {*chosen.train, *chosen.validation}

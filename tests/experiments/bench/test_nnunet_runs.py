@@ -1,6 +1,7 @@
 """Masks of nnU-Net for a comparison, by a stand-in; nnU-Net itself in `make test-neighbours`."""
 
 import json
+import math
 import shutil
 from dataclasses import replace
 
@@ -196,7 +197,8 @@ def test_the_comparisons_with_nnunet_give_both_the_same(name, tmp_path):
     assert len({config.arms[arm].predictions for arm in THEIRS}) == 2
     trained = finetune_config(config, "fewvox", 0)
     assert (trained.steps, trained.network, trained.batch) == (250, "unet", 2)
-    assert np.prod(trained.patch) <= 131_072
+    assert trained.patch is not None
+    assert math.prod(trained.patch) <= 131_072
     assert len(config.seeds) == 3
 
 
