@@ -6,6 +6,8 @@ RUN/transfer.json                                       what was loaded from a c
 RUN/extended.json                                       the steps it began with, if it was given more
 RUN/metrics.jsonl tensorboard/                          what it measured
 RUN/checkpoints/                                        see checkpoint.py
+RUN/postprocess.yaml                                    what its validation cases chose, see postprocess.py
+RUN/pictures/                                           how its predictions came on, see snapshots.py
 RUN/README.md                                           the model card, written with each checkpoint
 """
 
