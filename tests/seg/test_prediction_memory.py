@@ -43,9 +43,7 @@ def test_what_it_takes_does_not_depend_on_the_depth():
 
 def test_a_volume_that_does_not_fit_is_refused_with_the_estimate_and_a_remedy():
     need = need_of((50, 100, 20), passing=2**31)
-    with pytest.raises(
-        UserError, match=r"a.tif: .*\(50, 100, 20\) voxels.* 2 GiB or more.*1 GiB.*--memory"
-    ):
+    with pytest.raises(UserError, match=r"a.tif: .*\(50, 100, 20\) voxels.* 2 GiB or more.*1 GiB.*--memory"):
         regions([need], 0, 2**30, "a.tif")
 
 
