@@ -1,6 +1,7 @@
 """Memory that is kept between steps: what the process asks the kernel for, and what it gives back."""
 
-import resource
+import subprocess
+import sys
 
 import psutil
 import pytest
@@ -12,26 +13,36 @@ BLOCK = 48 * 2**20
 needs_glibc = pytest.mark.skipif(not can_keep(), reason="memory is kept by glibc alone")
 
 
-def least_faults(rounds: int = 6) -> int:
-    """Pages that are cleared anew for a block that is freed again, in the best of some rounds.
+# in a process of its own: where an earlier test left a hole in the heap, a block finds its place there either way
+FAULTS = """
+import resource
+import torch
+from fewvox.seg.engine.allocator import kept_memory
 
-    In a round something small may come to lie where the block was.
-    """
+def least_faults(rounds=6):
+    # in a round something small may come to lie where the block was
     faults = []
     for _ in range(rounds):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        torch.ones(BLOCK // 4)
+        torch.ones(48 * 2**20 // 4)
         faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
     return min(faults)
+
+given_back = least_faults()
+with kept_memory():
+    kept = least_faults()
+print(given_back, kept)
+"""
 
 
 @needs_glibc
 def test_kept_memory_is_not_asked_for_again():
-    pages = BLOCK // resource.getpagesize()
-    with kept_memory(keep=False):
-        assert least_faults() > pages / 100
-    with kept_memory():
-        assert least_faults() < pages / 100
+    """The pages that are cleared anew for a block that is freed again; huge ones are fewer."""
+    told = subprocess.run(
+        [sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True, timeout=120
+    )
+    given_back, kept = map(int, told.stdout.split())
+    assert given_back > 10 * (kept + 1)
 
 
 @needs_glibc
