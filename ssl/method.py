@@ -1,22 +1,27 @@
 """What a pretext task is, and the table of those there are.
 
 A method is a module that is given views of unannotated volumes and returns a loss. It is built from
-the very network that will be fine-tuned, so that encoder and decoder are both pretrained.
+the very network that will be fine-tuned, so that encoder and decoder are both pretrained where its loss
+reaches both.
 """
 
 # Shapes: B = batch, C = channels, D = embedding size.
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from ..data.augment.chain import AugmentConfig
 from ..data.errors import UserError
+from ..data.volume import Shape
 from ..seg.engine.step import StepResult
 from ..seg.networks.network import Network
 from ..seg.networks.registry import Architecture
+from .heads import pool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,12 +29,15 @@ class ViewSpec:
     """Which views of a volume a method needs.
 
     An item is `global_views` (1 or 2) and `local_views` of one volume; a batch holds at least `volumes`
-    items, each of another volume.
+    items, each of another volume. `upright` views are neither turned nor flipped: what a task asks for would
+    be lost. `plain` ones keep their grey values: the task changes them itself.
     """
 
     global_views: int = 1
     local_views: int = 0
     volumes: int = 1
+    upright: bool = False
+    plain: bool = False
 
     def __post_init__(self) -> None:
         if self.global_views not in (1, 2) or self.local_views < 0 or self.volumes < 1:
@@ -39,6 +47,11 @@ class ViewSpec:
     def count(self) -> int:
         """How many views an item has."""
         return self.global_views + self.local_views
+
+    def changes(self, augment: AugmentConfig) -> AugmentConfig:
+        """What of an augmentation is left for these views."""
+        spatial = None if self.upright else augment.spatial
+        return replace(augment, spatial=spatial, chain={} if self.plain else augment.chain)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,37 +90,82 @@ class PretextResult(StepResult):
     embeddings: Tensor | None = None
 
 
-@runtime_checkable
-class Method(Protocol):
-    """A pretext task: an `nn.Module`, built as `Name(network, Name.heads(architecture, config), config)`.
+@dataclass(frozen=True, kw_only=True)
+class Scope:
+    """What a method is built for.
 
-    `network` is what the loss trains. `forward` is what the loop (and DDP) calls; `after_step` follows each
-    update (a teacher's moving average); `exported_network` is what a checkpoint keeps. `embed` gives
-    embeddings (B, D) of a view (B, C, Z, Y, X): what is watched for collapse. `adamw_lr` is the peak learning
-    rate where AdamW is used and none is set; None leaves it to the optimiser's own default.
+    `shapes` (z, y, x) are those of an item's views; `cases` are the volumes, `subjects` whose each of them
+    is; `steps` is the length of the training and `batch` the number of items of a batch.
     """
 
-    views: ViewSpec
-    adamw_lr: float | None
-    network: Network
+    architecture: Architecture
+    shapes: tuple[Shape, ...]
+    cases: tuple[str, ...]
+    subjects: tuple[str, ...]
+    steps: int
+    batch: int
+
+
+class Method(nn.Module, ABC):
+    """A pretext task, built as `Name(network, Name.heads(scope, config), config, scope)`.
+
+    `network` is what the loss trains, `head` what it has beside. `forward` is what the loop (and DDP) calls.
+    All random numbers come from the batch's seed, so that a step depends on its batch alone.
+
+    - `source`: the paper, in a line.
+    - `trains`: what of the network the loss reaches with the default settings: "encoder", "decoder", or both.
+    - `adamw_lr`: the peak learning rate where AdamW is used and none is set; None leaves it to the optimiser.
+    """
+
+    source: ClassVar[str]
+    trains: ClassVar[tuple[str, ...]] = ("encoder", "decoder")
+    adamw_lr: ClassVar[float | None] = None
+
+    def __init__(self, network: Network, head: nn.Module, config: Any, scope: Scope) -> None:
+        super().__init__()
+        self.network, self.head, self.config, self.scope = network, head, config, scope
 
     @staticmethod
-    def heads(architecture: Architecture, config: Any) -> nn.Module: ...  # noqa: D102
+    @abstractmethod
+    def views(config: Any) -> ViewSpec:
+        """The views that an item has."""
 
-    def forward(self, batch: Views, step: int) -> PretextResult: ...  # noqa: D102
+    @staticmethod
+    @abstractmethod
+    def heads(scope: Scope, config: Any) -> nn.Module:
+        """What the loss needs beside the network; kept in the training state, not in the weights."""
 
-    def embed(self, view: Tensor) -> Tensor: ...  # noqa: D102
+    @abstractmethod
+    def forward(self, batch: Views, step: int) -> PretextResult:
+        """The loss of a batch at a step (from 0)."""
 
-    def after_step(self, step: int) -> None: ...  # noqa: D102
+    def embed(self, view: Tensor) -> Tensor:
+        """Embeddings (B, D) of a view (B, C, Z, Y, X): what is watched for collapse.
 
-    def exported_network(self) -> Network: ...  # noqa: D102
+        Pooled features of the decoder, for tasks without an embedding of their own.
+        """
+        return pool(self.network.decode(self.network.encode(view)))
+
+    def resting_loss(self) -> float | None:
+        """The loss of embeddings that are all the same: where it rests, the training has collapsed.
+
+        None where a loss tells nothing of that.
+        """
+        return None
+
+    def after_step(self, step: int) -> None:
+        """Follows each update of the weights at a step (from 0): a teacher's moving average."""
+
+    def exported_network(self) -> Network:
+        """The network that a checkpoint keeps."""
+        return self.network
 
 
 @dataclass(frozen=True, kw_only=True)
 class Registered:
     """A method's class and the class of its configuration."""
 
-    method: type
+    method: type[Method]
     config: type
 
     @property
@@ -117,15 +175,14 @@ class Registered:
 
 
 METHODS: dict[str, Registered] = {}
-T = TypeVar("T", bound=type)
-_PARTS = ("views", "adamw_lr", "heads", "forward", "embed", "after_step", "exported_network")
+T = TypeVar("T", bound=type[Method])
 
 
 def register_method(name: str, config: type) -> Callable[[T], T]:
     """Enters a class in the table of methods; the file that holds it is imported explicitly."""
 
     def enter(method: T) -> T:
-        lacking = [part for part in _PARTS if not hasattr(method, part)]
+        lacking = sorted(method.__abstractmethods__) + [p for p in ("source",) if not hasattr(method, p)]
         if lacking or name in METHODS:
             raise TypeError(
                 f"{method.__name__} "

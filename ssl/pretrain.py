@@ -37,7 +37,8 @@ from ..seg.training import (
     with_flips,
     within_memory,
 )
-from .method import Method, Views, ViewSpec
+from .collapse import Collapse, CollapseWatch, read_collapse
+from .method import Method, Scope, Views, ViewSpec
 from .methods.registry import Registered, find_method
 from .monitors import measure
 from .smartpatch import SmartPatchConfig
@@ -67,10 +68,11 @@ class PretrainConfig(TrainingConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class Pretrained:
-    """A finished pretraining: its folder, and the last measures of its embeddings."""
+    """A finished pretraining: its folder, the last measures of its embeddings, and whether they collapsed."""
 
     path: Path
     scores: dict[str, float]
+    collapse: Collapse | None = None
 
 
 @stoppable
@@ -111,17 +113,18 @@ def pretrain(
     check_validated({"early_stop": config.early_stop}, validated=False)
     _check_cases(store, cases, held_out)
     store.check(cases, labels=False)
-    method = assemble(registered, plan, config)
+    spec = view_spec(registered, config)
     sampler = ViewSampler(
         store,
         cases,
         plan.training.patch,
         plan.training.batch,
-        registered.method.views,
+        spec,
         config.views,
         config.seed,
         whole(config.steps) * config.accumulate,
     )
+    method = assemble(registered, config, scope_of(sampler, plan, config))
     info = CheckpointInfo(
         architecture=architecture_for(plan, config.network),
         plan=plan,
@@ -152,7 +155,7 @@ def pretrain(
         say(line)
     needs = estimate(task, method.network, first, config, views=sampler.patches)
     say(needs.line())
-    views, least = sampler.patches, registered.method.views.volumes
+    views, least = sampler.patches, spec.volumes
     with kept_memory(needs.keep_memory), within_memory(method.network, config, views=views, least=least):
         scores = train(
             task,
@@ -164,34 +167,53 @@ def pretrain(
                 described, method.exported_network(), info, patches_of(store, cases, plan.training.patch)
             ),
             after_step=method.after_step,
-            validate=Monitor(method, sampler, config.monitor_volumes),
+            validate=Monitor(
+                method, sampler, config.monitor_volumes, CollapseWatch(out, method.resting_loss())
+            ),
             validation="monitor",
             observer=observer,
             seed=config.seed,
         )
     write_card(out)
-    return Pretrained(path=out, scores=scores)
+    collapse = read_collapse(out)
+    if collapse is not None:
+        say(f"warning: {collapse.line()}")
+    return Pretrained(path=out, scores=scores, collapse=collapse)
 
 
-def assemble(registered: Registered, plan: Plan, config: PretrainConfig) -> Any:
+def view_spec(registered: Registered, config: PretrainConfig) -> ViewSpec:
+    """The views that the method asks for with its options."""
+    return registered.method.views(parse(registered.config, config.options, "options"))
+
+
+def scope_of(sampler: ViewSampler, plan: Plan, config: PretrainConfig) -> Scope:
+    """What the method is built for."""
+    return Scope(
+        architecture=architecture_for(plan, config.network),
+        shapes=sampler.shapes,
+        cases=sampler.cases,
+        subjects=tuple(sampler.store.cases[case].subject for case in sampler.cases),
+        steps=whole(config.steps),
+        batch=plan.training.batch,
+    )
+
+
+def assemble(registered: Registered, config: PretrainConfig, scope: Scope) -> Method:
     """The method with its network and heads, their first weights decided by the seed.
 
     The network begins as a fine-tuning from scratch with this seed does.
     """
-    architecture, options = (
-        architecture_for(plan, config.network),
-        parse(registered.config, config.options, "options"),
-    )
-    network = build(architecture, config.seed)
+    options = parse(registered.config, config.options, "options")
+    network = build(scope.architecture, config.seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        heads = registered.method.heads(architecture, options)
-        return registered.method(network, heads, options)
+        return registered.method(network, registered.method.heads(scope, options), options, scope)
 
 
 def resolved_config(config: PretrainConfig, plan: Plan, registered: Registered) -> PretrainConfig:
     """The configuration with every `auto` and None replaced by what will be used."""
-    least = registered.method.views.volumes
+    spec = view_spec(registered, config)
+    least = spec.volumes
     if plan.training.batch < least:
         raise UserError(
             f"batch {plan.training.batch}",
@@ -201,7 +223,7 @@ def resolved_config(config: PretrainConfig, plan: Plan, registered: Registered) 
         )
     steps = config.steps or STEPS
     every = config.validate_every or max(1, steps // 5)
-    augment = with_flips(config.views.augment, plan, steps)
+    augment = spec.changes(with_flips(config.views.augment, plan, steps))
     optimizer = resolved(config.optimizer, steps)
     if optimizer.name == "adamw" and config.optimizer.lr is None and registered.method.adamw_lr is not None:
         optimizer = replace(optimizer, lr=registered.method.adamw_lr)
@@ -246,15 +268,15 @@ def reached_blocks(method: Method, batch: Views) -> tuple[str, ...]:
 class Monitor:
     """Measures of the method's embeddings of some volumes, the same views at every look."""
 
-    def __init__(self, method: Method, of_training: ViewSampler, volumes: int) -> None:
-        self.method, self.cases = method, evenly(of_training.cases, volumes)
+    def __init__(self, method: Method, of_training: ViewSampler, volumes: int, watch: CollapseWatch) -> None:
+        self.method, self.cases, self.watch = method, evenly(of_training.cases, volumes), watch
         patch, views = of_training.patch, of_training.config
         # one view at a time, wherever it lies: how two lie in training must not help to tell them
         self.sampler = ViewSampler(of_training.store, self.cases, patch, 1, ViewSpec(), views, 0, 1)
 
     @torch.no_grad()
     def __call__(self) -> dict[str, float]:
-        """Spread, effective rank and retrieval (see `EmbeddingMeasures`)."""
+        """Spread, effective rank and retrieval (see `EmbeddingMeasures`); "collapsed" where they have."""
         task: Any = self.method
         device = next(task.parameters()).device
         task.eval()
@@ -272,8 +294,9 @@ class Monitor:
                 rule="A training learns from finite numbers",
                 remedy="Lower optimizer.lr; the last checkpoint is from before",
             )
-        measures = plain(measure(found, volumes))
-        return {name: value for name, value in measures.items() if value is not None and name != "chance"}
+        measures = measure(found, volumes)
+        told = {k: v for k, v in plain(measures).items() if v is not None and k != "chance"}
+        return told | ({"collapsed": 1.0} if self.watch.look(measures) else {})
 
 
 def _check_cases(store: Store, cases: Sequence[str], held_out: Sequence[str]) -> None:

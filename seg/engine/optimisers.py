@@ -8,6 +8,7 @@ from pydantic import Field
 from torch import nn
 
 from ...data.settings import settings
+from .lars import LARS
 
 # nnU-Net's SGD takes thousands of steps to leave the all-background solution; below this AdamW learns sooner
 SHORT_TRAINING = 10_000
@@ -18,28 +19,31 @@ class OptimiserConfig:
     """`auto` is AdamW below 10,000 steps and SGD with Nesterov momentum from there on.
 
     Learning rate `None`: 3e-3 for AdamW (with instance normalisation it stays stable, and a few hundred
-    steps get further than with 1e-3); 1e-2 for SGD, as nnU-Net. Weight decay `None`: 1e-2 for AdamW
-    (torch's default), 3e-5 for SGD (nnU-Net's).
+    steps get further than with 1e-3); 1e-2 for SGD, as nnU-Net; 0.3 for LARS (SimCLR's for a batch of 256:
+    Chen et al. 2020, arXiv:2002.05709, section 2.2, which scales it with the batch). Weight decay `None`:
+    1e-2 for AdamW (torch's default), 3e-5 for SGD (nnU-Net's), 1e-6 for LARS (SimCLR's). Momentum `None`:
+    0.99 for SGD (nnU-Net's), 0.9 for LARS (SimCLR's); AdamW has none.
     """
 
-    name: Literal["auto", "adamw", "sgd"] = "auto"
+    name: Literal["auto", "adamw", "sgd", "lars"] = "auto"
     lr: Annotated[float, Field(gt=0)] | None = None
     weight_decay: Annotated[float, Field(ge=0)] | None = None
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
 
 
-_DEFAULTS = {"adamw": (3e-3, 1e-2), "sgd": (1e-2, 3e-5)}
+# learning rate, weight decay, momentum
+_DEFAULTS = {"adamw": (3e-3, 1e-2, None), "sgd": (1e-2, 3e-5, 0.99), "lars": (0.3, 1e-6, 0.9)}
 
 
 def resolved(config: OptimiserConfig, steps: int) -> OptimiserConfig:
     """The same without `auto` and None."""
     name = config.name if config.name != "auto" else ("adamw" if steps < SHORT_TRAINING else "sgd")
-    lr, decay = _DEFAULTS[name]
+    lr, decay, momentum = _DEFAULTS[name]
     return OptimiserConfig(
         name=name,
         lr=config.lr if config.lr is not None else lr,
         weight_decay=config.weight_decay if config.weight_decay is not None else decay,
-        momentum=config.momentum,
+        momentum=config.momentum if config.momentum is not None else momentum,
     )
 
 
@@ -62,4 +66,7 @@ def build_optimiser(
     ]
     if config.name == "adamw":
         return torch.optim.AdamW(groups, lr=config.lr)
-    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0)
+    momentum = config.momentum or 0.0
+    if config.name == "lars":
+        return LARS(groups, config.lr, momentum=momentum)
+    return torch.optim.SGD(groups, lr=config.lr, momentum=momentum, nesterov=momentum > 0)

@@ -18,10 +18,7 @@ from torch import Tensor, nn
 from ...data.errors import UserError
 from ...data.settings import settings
 from ...data.volume import Shape
-from ...seg.networks.network import Network
-from ...seg.networks.registry import Architecture
-from ..heads import pool
-from ..method import PretextResult, Views, ViewSpec, register_method
+from ..method import Method, PretextResult, Scope, Views, ViewSpec, register_method
 
 Extent = Annotated[int, Field(ge=1)]
 
@@ -62,22 +59,23 @@ def random_mask(batch: int, extent: Shape, block: Shape, ratio: float, generator
 
 
 @register_method("mae", MaeConfig)
-class Mae(nn.Module):
+class Mae(Method):
     """Blocks of a view are masked, and the network reconstructs them."""
 
-    views = ViewSpec(global_views=1)
-    adamw_lr = None
-
-    def __init__(self, network: Network, heads: nn.Module, config: MaeConfig) -> None:
-        super().__init__()
-        self.network, self.head, self.config = network, heads, config
+    source = "He et al. 2022, arXiv:2111.06377; Wald et al. 2025, arXiv:2412.17041"
 
     @staticmethod
-    def heads(architecture: Architecture, config: MaeConfig) -> nn.Module:  # noqa: ARG004
+    def views(config: MaeConfig) -> ViewSpec:  # noqa: ARG004
+        """One view of each volume."""
+        return ViewSpec(global_views=1)
+
+    @staticmethod
+    def heads(scope: Scope, config: MaeConfig) -> nn.Module:  # noqa: ARG004
         """One convolution from the last features to grey values."""
+        architecture = scope.architecture
         return nn.Conv3d(architecture.topology.features[0], architecture.in_channels, 1)
 
-    def forward(self, batch: Views, step: int) -> PretextResult:  # noqa: ARG002 (every method gets it)
+    def forward(self, batch: Views, step: int) -> PretextResult:  # noqa: ARG002
         """Mean squared error over the masked voxels of the augmented views."""
         (view,) = batch.views
         z, y, x = view.shape[2:]
@@ -95,14 +93,3 @@ class Mae(nn.Module):
         return PretextResult(
             loss=errors.mean(), logs={"unexplained_variance": errors.detach().mean() / spread}
         )
-
-    def embed(self, view: Tensor) -> Tensor:
-        """Pooled features of the decoder for the whole view: this task has no embedding of its own."""
-        return pool(self.network.decode(self.network.encode(view)))
-
-    def after_step(self, step: int) -> None:
-        """Nothing follows an update: there is no teacher."""
-
-    def exported_network(self) -> Network:
-        """The network that the loss trains."""
-        return self.network

@@ -18,23 +18,16 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ...data.settings import settings
-from ...seg.networks.network import Network
-from ...seg.networks.registry import Architecture
-from ..heads import EmbeddingHead
-from ..method import PretextResult, Views, ViewSpec, register_method
+from ..gather import gathered
+from ..heads import EmbeddingConfig, EmbeddingHead
+from ..method import Method, PretextResult, Scope, Views, ViewSpec, register_method
 
 
 @settings
-class TripletConfig:
-    """`margin` is in squared distance of unit vectors, the paper's 0.2.
-
-    `blocks` names the features that are embedded; every level of the decoder when None.
-    """
+class TripletConfig(EmbeddingConfig):
+    """`margin` is in squared distance of unit vectors, the paper's 0.2."""
 
     margin: Annotated[float, Field(gt=0, le=4)] = 0.2
-    hidden: Annotated[int, Field(ge=1)] = 256
-    dimension: Annotated[int, Field(ge=2)] = 64
-    blocks: tuple[str, ...] | None = None
 
 
 def triplet_losses(anchors_BD: Tensor, positives_BD: Tensor, *, margin: float) -> Tensor:
@@ -50,29 +43,27 @@ def triplet_losses(anchors_BD: Tensor, positives_BD: Tensor, *, margin: float) -
 
 
 @register_method("triplet", TripletConfig)
-class Triplet(nn.Module):
+class Triplet(Method):
     """Two views of one volume attract, other volumes repel."""
 
-    views = ViewSpec(global_views=1, local_views=1, volumes=2)
+    source = "Schroff et al. 2015, arXiv:1503.03832; Mougeot 2023 (Biom3d)"
     # with 3e-3, which suits the other tasks, the loss does not leave the margin (hippocampi, 40 steps)
     adamw_lr = 1e-3
 
-    def __init__(self, network: Network, heads: nn.Module, config: TripletConfig) -> None:
-        super().__init__()
-        self.network, self.head, self.config = network, heads, config
+    @staticmethod
+    def views(config: TripletConfig) -> ViewSpec:  # noqa: ARG004
+        """A global and a local view of each of two volumes or more."""
+        return ViewSpec(global_views=1, local_views=1, volumes=2)
 
     @staticmethod
-    def heads(architecture: Architecture, config: TripletConfig) -> nn.Module:
+    def heads(scope: Scope, config: TripletConfig) -> nn.Module:
         """The embedding head."""
-        return EmbeddingHead(architecture, config.blocks, config.hidden, config.dimension)
+        return EmbeddingHead(scope.architecture, config)
 
-    def forward(self, batch: Views, step: int) -> PretextResult:  # noqa: ARG002 (every method gets it)
+    def forward(self, batch: Views, step: int) -> PretextResult:  # noqa: ARG002
         """The loss of both directions: each view is the anchor once."""
-        first, second = batch.views
-        alike = first.shape == second.shape
         # together, so that the head takes the mean over all of them off
-        both = self.embed(torch.cat(batch.views)) if alike else self.embed(first, second)
-        first_BD, second_BD = both.chunk(2)
+        first_BD, second_BD = (gathered(z) for z in self.embed(*batch.views).chunk(2))
         margin = self.config.margin
         losses = torch.cat(
             [
@@ -87,9 +78,6 @@ class Triplet(nn.Module):
         """Unit vectors (all B, D)."""
         return F.normalize(self.head(self.network, *views), dim=1)
 
-    def after_step(self, step: int) -> None:
-        """Nothing follows an update: there is no teacher."""
-
-    def exported_network(self) -> Network:
-        """The network that the loss trains."""
-        return self.network
+    def resting_loss(self) -> float:
+        """The margin."""
+        return self.config.margin

@@ -11,7 +11,7 @@ from fewvox.data.resample import coarsen_image, pyramid
 from fewvox.data.store import Store, StoredCase, StoreIndex, case_folder, write_array
 from fewvox.seg.networks.registry import Architecture
 from fewvox.seg.networks.topology import Topology
-from fewvox.ssl.method import Views
+from fewvox.ssl.method import Scope, Views
 
 ARCHITECTURE = Architecture(
     in_channels=1,
@@ -31,6 +31,20 @@ PLAN = Plan(
 def architecture() -> Architecture:
     """Three levels, of which the first halves one axis alone."""
     return ARCHITECTURE
+
+
+@pytest.fixture(scope="session")
+def make_scope() -> Callable[..., Scope]:
+    """What a method is built for: views of these extents, of volumes c0, c1, ..., each of its own subject."""
+
+    def make(count=2, volumes=3, extent=(4, 8, 4), steps=10, batch=3, subjects=None) -> Scope:
+        cases = tuple(f"c{i}" for i in range(volumes))
+        return Scope(
+            architecture=ARCHITECTURE, shapes=(extent,) * count, cases=cases, subjects=subjects or cases,
+            steps=steps, batch=batch
+        )  # fmt: skip
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,16 @@ import torch
 from fewvox.data.errors import UserError
 from fewvox.seg.networks.registry import NETWORKS, build
 from fewvox.seg.networks.topology import Topology
-from fewvox.ssl.heads import EmbeddingHead, chosen_blocks, feature_widths, pool, read_features
+from fewvox.ssl.heads import (
+    EmbeddingConfig,
+    EmbeddingHead,
+    chosen_blocks,
+    feature_widths,
+    pool,
+    read_features,
+)
 
+CONFIG = EmbeddingConfig(hidden=16, dimension=6)
 IMAGES = torch.randn(2, 1, 4, 8, 4, generator=torch.Generator().manual_seed(0))
 
 
@@ -55,7 +63,7 @@ def test_features_of_the_encoder_need_no_decoder(architecture, monkeypatch):
 
 @pytest.mark.parametrize("names", [("encoder.3",), ("decoder.1", "bottleneck"), ()])
 def test_unknown_blocks_are_answered_with_the_known_ones(architecture, names):
-    known = r"The network has: encoder\.0, encoder\.1, encoder\.2, decoder\.0, decoder\.1"
+    known = r"The network has: encoder, decoder, encoder\.0, encoder\.1, encoder\.2, decoder\.0, decoder\.1"
     with pytest.raises(UserError, match=known) as told:
         chosen_blocks(architecture, names)
     assert (names[-1] if names else "none") in str(told.value)
@@ -65,6 +73,17 @@ def test_every_decoder_level_is_read_unless_chosen(architecture, single):
     assert chosen_blocks(architecture, None) == ("decoder.0", "decoder.1")
     assert chosen_blocks(architecture, ["encoder.2"]) == ("encoder.2",)
     assert chosen_blocks(single, None) == ("encoder.0",)
+
+
+def test_parts_stand_for_blocks(architecture, single):
+    assert chosen_blocks(architecture, ["encoder"]) == ("encoder.2",)
+    assert chosen_blocks(architecture, ["decoder"]) == chosen_blocks(architecture, None)
+    assert chosen_blocks(architecture, ["decoder.1", "decoder", "encoder"]) == (
+        "decoder.1",
+        "decoder.0",
+        "encoder.2",
+    )
+    assert chosen_blocks(single, ["encoder", "decoder"]) == ("encoder.0",)
 
 
 def test_pooling_is_mean_and_deviation_of_every_feature():
@@ -91,7 +110,7 @@ def test_flat_features_have_a_finite_gradient():
 
 @pytest.mark.parametrize("blocks", [None, ("encoder.2",), ("decoder.0", "encoder.0")])
 def test_embeddings_are_made_of_the_chosen_blocks(architecture, blocks):
-    network, head = build(architecture, 0), EmbeddingHead(architecture, blocks, 16, 6)
+    network, head = build(architecture, 0), EmbeddingHead(architecture, replace(CONFIG, blocks=blocks))
     embedded = head(network, IMAGES)
     assert embedded.shape == (2, 6)
     expected = head.layers(pool(read_features(network, IMAGES, chosen_blocks(architecture, blocks))))
@@ -99,7 +118,7 @@ def test_embeddings_are_made_of_the_chosen_blocks(architecture, blocks):
 
 
 def test_an_embedding_that_is_looked_at_does_not_depend_on_its_neighbours(architecture):
-    network, head = build(architecture, 0).eval(), EmbeddingHead(architecture, None, 16, 6)
+    network, head = build(architecture, 0).eval(), EmbeddingHead(architecture, CONFIG)
     head.train()(network, IMAGES)
     head.eval()
     alone = torch.cat([head(network, image[None]) for image in IMAGES])
@@ -111,7 +130,7 @@ def test_embeddings_of_like_images_do_not_begin_collapsed(architecture):
     noise = torch.randn(8, 1, 4, 8, 4, generator=torch.Generator().manual_seed(1))
     network, like = build(architecture, 0), IMAGES[:1] + 0.1 * noise
     torch.manual_seed(0)
-    head = EmbeddingHead(architecture, None, 16, 6)
+    head = EmbeddingHead(architecture, CONFIG)
     pooled, embedded = pool(read_features(network, like, head.blocks)), head.train()(network, like)
     cosines = [torch.cosine_similarity(z[:1], z[1:]).mean() for z in (pooled, embedded)]
     assert cosines[0] > 0.99
@@ -119,4 +138,4 @@ def test_embeddings_of_like_images_do_not_begin_collapsed(architecture):
 
 
 def test_a_network_without_decoder_is_embedded_too(single):
-    assert EmbeddingHead(single, None, 16, 6)(build(single, 0), IMAGES).shape == (2, 6)
+    assert EmbeddingHead(single, CONFIG)(build(single, 0), IMAGES).shape == (2, 6)

@@ -1,36 +1,38 @@
 """The interface of pretext methods."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from fewvox.data.augment.chain import preset
 from fewvox.data.errors import UserError
 from fewvox.ssl import method
-from fewvox.ssl.method import Method, PretextResult, Views, ViewSpec, find_method, register_method
+from fewvox.ssl.method import (
+    Method,
+    PretextResult,
+    Scope,
+    Views,
+    ViewSpec,
+    find_method,
+    register_method,
+)
 from torch import nn
 
 
-class Toy(nn.Module):
-    views = ViewSpec(local_views=1)
-    adamw_lr = None
+class Toy(Method):
+    source = "nobody"
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.network = nn.Linear(2, 2)
+    @staticmethod
+    def views(config: object) -> ViewSpec:
+        return ViewSpec(local_views=1)
+
+    @staticmethod
+    def heads(scope: Scope, config: object) -> nn.Module:
+        return nn.Identity()
 
     def forward(self, batch: Views, step: int) -> PretextResult:
         first, second = (self.network(view) for view in batch.views)
         return PretextResult(loss=(first - second).square().mean(), embeddings=first)
-
-    @staticmethod
-    def heads(architecture: object, config: object) -> nn.Module:
-        return nn.Identity()
-
-    def embed(self, view: torch.Tensor) -> torch.Tensor:
-        return self.network(view)
-
-    def after_step(self, step: int) -> None: ...
-
-    def exported_network(self) -> nn.Module:
-        return self.network
 
 
 @pytest.fixture
@@ -43,7 +45,6 @@ def table(monkeypatch):
 def test_a_registered_method_is_found_by_its_name(table):
     register_method("toy", dict)(Toy)
     assert find_method("toy", table).method is Toy
-    assert isinstance(Toy(), Method)
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones(table):
@@ -53,8 +54,11 @@ def test_an_unknown_name_is_answered_with_the_known_ones(table):
 
 
 def test_a_class_that_is_no_method_is_refused(table):
-    with pytest.raises(TypeError, match="lacks views, adamw_lr, heads, embed, after_step"):
-        register_method("linear", dict)(nn.Linear)
+    class Unfinished(Method):
+        def forward(self, batch: Views, step: int) -> PretextResult: ...
+
+    with pytest.raises(TypeError, match="Unfinished lacks heads, views, source"):
+        register_method("unfinished", dict)(Unfinished)
 
 
 def test_a_name_is_given_once(table):
@@ -92,3 +96,10 @@ def test_the_summary_of_a_method_is_the_first_line_of_its_description(table):
     Documented = type("Documented", (Toy,), {"__doc__": "Told in a line.\n\nAnd at length."})
     register_method("told", dict)(Documented)
     assert find_method("told", table).summary == "Told in a line."
+
+
+def test_upright_views_are_not_turned_and_plain_ones_keep_their_grey_values():
+    augment = preset("views")
+    assert ViewSpec().changes(augment) == augment
+    assert ViewSpec(upright=True).changes(augment) == replace(augment, spatial=None)
+    assert ViewSpec(plain=True).changes(augment) == replace(augment, chain={})

@@ -27,10 +27,11 @@ from fewvox.seg.networks.registry import NETWORKS, architecture_for, build
 from fewvox.seg.run import RunError
 from fewvox.seg.source import source_of
 from fewvox.seg.training import planned
+from fewvox.ssl.collapse import CollapseWatch
 from fewvox.ssl.heads import feature_widths
-from fewvox.ssl.methods.registry import METHODS, find_method
+from fewvox.ssl.methods.registry import METHODS, Registered, find_method
 from fewvox.ssl.monitors import EmbeddingMeasures
-from fewvox.ssl.pretrain import Monitor, PretrainConfig, assemble, pretrain, resolved_config
+from fewvox.ssl.pretrain import Monitor, PretrainConfig, assemble, pretrain, resolved_config, scope_of
 from fewvox.ssl.views import ViewConfig, ViewSampler
 
 CASES, HELD_OUT = ("c00", "c01", "c02", "c03"), ("c08", "c09")
@@ -49,6 +50,12 @@ def finished(tiny_store, tmp_path_factory):
     out = tmp_path_factory.mktemp("pretrain") / "run"
     made = pretrain(tiny_store, CASES, out, CONFIG, held_out=HELD_OUT, announce=told.append)
     return made, told
+
+
+def sampler_of(store: Store, registered: Registered, cases=CASES) -> ViewSampler:
+    """What a method of default settings is given."""
+    spec = registered.method.views(registered.config())
+    return ViewSampler(store, cases, (8, 16, 8), 2, spec, ViewConfig(), 0, 4)
 
 
 def altered(store: Store, **fields) -> Store:
@@ -91,7 +98,7 @@ def test_a_run_has_all_its_files(finished):
     names = {path.name for path in made.path.iterdir()}
     assert names == {
         "config.yaml", "plan.yaml", "split.json", "environment.json", "metrics.jsonl", "tensorboard",
-        "checkpoints", "README.md"
+        "checkpoints", "README.md", "collapse.json"
     }  # fmt: skip
     assert told[0] == "triplet on 4 volumes; its loss reaches encoder, decoder"
     assert told[1] == "0% of the views lies outside their volumes"
@@ -213,13 +220,12 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tiny_store
 @pytest.mark.parametrize("config", [CONFIG, MAE], ids=["triplet", "mae"])
 def test_a_network_begins_as_a_fine_tuning_from_scratch_does(tiny_store, config):
     plan = planned(tiny_store.plan, config)
-    found = assemble(find_method(config.method), plan, config).network.state_dict()
+    registered = find_method(config.method)
+    scope = scope_of(sampler_of(tiny_store, registered), plan, config)
+    found = assemble(registered, config, scope).network.state_dict()
     expected = build(architecture_for(plan), config.seed).state_dict()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
-    heads = [
-        assemble(find_method(config.method), plan, replace(config, seed=seed)).head.state_dict()
-        for seed in (0, 0, 1)
-    ]
+    heads = [assemble(registered, replace(config, seed=seed), scope).head.state_dict() for seed in (0, 0, 1)]
     names = [name for name in heads[0] if name.endswith("weight") and heads[0][name].ndim > 1]
     assert names
     assert all(torch.equal(heads[0][name], heads[1][name]) for name in names)
@@ -413,14 +419,15 @@ def test_what_cannot_be_trained_is_told_and_leaves_no_run_behind(
 
 
 @pytest.fixture
-def monitor(tiny_store):
+def monitor(tiny_store, tmp_path):
     """A monitor of a fresh triplet method, for so many volumes."""
 
     def make(volumes: int, cases=CASES) -> Monitor:
         registered, plan = find_method("triplet"), planned(tiny_store.plan, CONFIG)
-        method = assemble(registered, plan, CONFIG)
-        sampler = ViewSampler(tiny_store, cases, (8, 16, 8), 2, registered.method.views, ViewConfig(), 0, 4)
-        return Monitor(method, sampler, volumes)
+        sampler = sampler_of(tiny_store, registered, cases)
+        method = assemble(registered, CONFIG, scope_of(sampler, plan, CONFIG))
+        (tmp_path / "metrics.jsonl").touch()
+        return Monitor(method, sampler, volumes, CollapseWatch(tmp_path, method.resting_loss()))
 
     return make
 

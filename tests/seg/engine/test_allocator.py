@@ -13,7 +13,7 @@ BLOCK = 48 * 2**20
 needs_glibc = pytest.mark.skipif(not can_keep(), reason="memory is kept by glibc alone")
 
 
-# in a process of its own: where an earlier test left a hole in the heap, a block finds its place there either way
+# in a process of its own: a hole that an earlier test left in the heap would hold the block either way
 FAULTS = """
 import resource
 import torch

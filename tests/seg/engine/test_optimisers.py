@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from fewvox.seg.engine.lars import LARS
 from fewvox.seg.engine.optimisers import OptimiserConfig, build_optimiser, resolved
 from torch import nn
 
@@ -51,7 +52,8 @@ def test_frozen_parameters_are_left_out():
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "nesterov"), [("adamw", torch.optim.AdamW, None), ("sgd", torch.optim.SGD, True)]
+    ("name", "kind", "nesterov"),
+    [("adamw", torch.optim.AdamW, None), ("sgd", torch.optim.SGD, True), ("lars", LARS, None)],
 )
 def test_the_name_decides_the_class(name, kind, nesterov):
     optimiser = build(nn.Linear(2, 2), resolved(OptimiserConfig(name=name), 10))
@@ -62,3 +64,9 @@ def test_the_name_decides_the_class(name, kind, nesterov):
 def test_an_unresolved_configuration_is_refused():
     with pytest.raises(ValueError, match="resolve"):
         build(nn.Linear(2, 2), OptimiserConfig())
+
+
+@pytest.mark.parametrize(("name", "momentum"), [("adamw", None), ("sgd", 0.99), ("lars", 0.9)])
+def test_each_has_its_own_momentum(name, momentum):
+    assert resolved(OptimiserConfig(name=name), 10).momentum == momentum
+    assert resolved(OptimiserConfig(name=name, momentum=0.5), 10).momentum == 0.5

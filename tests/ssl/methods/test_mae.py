@@ -46,15 +46,15 @@ class Painter(nn.Module):
 
 
 @pytest.fixture
-def make_mae(architecture):
+def make_mae(architecture, make_scope):
     """The method on a fresh network, or on one that paints what it is told."""
 
     def make(paint=None, **fields) -> Mae:
         config = MaeConfig(**fields)
         if paint is not None:
-            return Mae(Painter(paint), nn.Identity(), config)
+            return Mae(Painter(paint), nn.Identity(), config, make_scope(1))
         torch.manual_seed(0)
-        return Mae(build(architecture, 0), Mae.heads(architecture, config), config)
+        return Mae(build(architecture, 0), Mae.heads(make_scope(1), config), config, make_scope(1))
 
     return make
 

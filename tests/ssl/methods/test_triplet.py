@@ -34,13 +34,13 @@ def by_loops(anchors, positives, margin: float) -> list[list[float]]:
 
 
 @pytest.fixture
-def make_triplet(architecture):
+def make_triplet(architecture, make_scope):
     """The method on a fresh network; keywords replace settings."""
 
     def make(**fields) -> Triplet:
         config = replace(CONFIG, **fields)
         torch.manual_seed(0)
-        return Triplet(build(architecture, 0), Triplet.heads(architecture, config), config)
+        return Triplet(build(architecture, 0), Triplet.heads(make_scope(), config), config, make_scope())
 
     return make
 

@@ -1,0 +1,151 @@
+"""Whether a pretraining has collapsed: in which way, how that shows, and what to change.
+
+What is looked at, and what each kind of collapse leaves behind:
+
+- complete: all embeddings are the same. The spread of unit vectors falls from 1 (in units of 1/sqrt(D)) to 0
+  (Chen and He 2021, SimSiam, arXiv:2011.10566, section 4.1).
+- dimensional: they differ along one or two directions alone; the effective rank falls (Jing et al. 2022,
+  arXiv:2110.09348).
+- resting: the loss has stayed at the value that it has when all embeddings are the same, such as the margin
+  of a triplet loss.
+- centring, sharpening: a teacher whose outputs are the same for every view (KL divergence zero): evenly over
+  all prototypes (its entropy stays at ln K), or on one of them (its entropy is zero). Caron et al. 2021,
+  DINO, arXiv:2104.14294, section 5.3.
+
+A loss that diverges without any of these is a failure of its own, which the loop stops.
+"""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Literal
+
+from ..data.atomic import write_text
+from ..data.settings import plain, read_json, settings
+from ..seg.engine.tracking import read_metrics
+from .monitors import EmbeddingMeasures
+
+log = logging.getLogger(__name__)
+
+COLLAPSE_FILE = "collapse.json"
+Kind = Literal["complete", "dimensional", "resting", "centring", "sharpening"]
+# unit vectors of a healthy training have a spread of 0.5 to 1 and a rank near the number of volumes
+_LEAST_SPREAD, _LEAST_RANK = 0.1, 2.0
+# a loss that rests is within a hundredth of its resting value, on average and in every step
+_NEAR = 0.01
+# nats; a healthy teacher of a student that still learns is further from it
+_NO_DIVERGENCE, _NO_ENTROPY = 0.01, 0.05
+# the last steps that are judged, and how many there have to be
+_LAST, _ENOUGH = 50, 10
+
+
+@settings
+class Collapse:
+    """A collapse that was found after `step` steps: what was `found`, and what to change."""
+
+    kind: Kind
+    step: int
+    found: str
+    remedy: str
+
+    def line(self) -> str:
+        """It in words."""
+        return f"collapsed ({self.kind}) at step {self.step}: {self.found}. {self.remedy}"
+
+
+def diagnose(
+    step: int,
+    measures: EmbeddingMeasures,
+    recent: Sequence[Mapping[str, float]],
+    resting_loss: float | None,
+) -> Collapse | None:
+    """What is wrong after `step` steps; None where nothing is.
+
+    Args:
+        step: how many steps were made.
+        measures: of the method's embeddings.
+        recent: what was recorded of the last steps ("loss", and of a teacher "kl" and "teacher_entropy").
+        resting_loss: the loss of embeddings that are all the same; of a teacher with K prototypes ln K.
+    """
+    for kind, (found, remedy) in (
+        *_of_teacher(recent, resting_loss),
+        *_of_embeddings(measures),
+        *_of_loss(recent, resting_loss),
+    ):
+        return Collapse(kind=kind, step=step, found=found, remedy=remedy)
+    return None
+
+
+Finding = tuple[Kind, tuple[str, str]]
+
+
+def _of_teacher(recent: Sequence[Mapping[str, float]], most: float | None) -> list[Finding]:
+    told = [line for line in recent if "kl" in line and "teacher_entropy" in line]
+    if len(told) < _ENOUGH or most is None:
+        return []
+    kl, entropy = fmean(line["kl"] for line in told), fmean(line["teacher_entropy"] for line in told)
+    if kl > _NO_DIVERGENCE:
+        return []
+    found = f"the teacher's KL divergence is {kl:.2g}, its entropy {entropy:.3g} where ln K is {most:.3g}"
+    if entropy < _NO_ENTROPY:
+        return [
+            ("sharpening", (found, "Raise the teacher's temperature, or lower the momentum of its centre"))
+        ]
+    if entropy > (1 - _NEAR) * most:
+        return [("centring", (found, "Lower the teacher's temperature, or the learning rate (optimizer.lr)"))]
+    return []
+
+
+def _of_embeddings(measures: EmbeddingMeasures) -> list[Finding]:
+    # of pooled features, which have no spread, a low rank is nothing unusual
+    if measures.spread is None:
+        return []
+    if measures.spread < _LEAST_SPREAD:
+        found = f"the spread of the embeddings is {measures.spread:.2g}, where 1 is even and 0 all the same"
+        return [("complete", (found, "Lower optimizer.lr, or give it more volumes at a time (batch)"))]
+    if measures.effective_rank < _LEAST_RANK:
+        found = f"the embeddings vary along {measures.effective_rank:.2g} directions (effective rank)"
+        return [("dimensional", (found, "Lower optimizer.lr, or give it more volumes at a time (batch)"))]
+    return []
+
+
+def _of_loss(recent: Sequence[Mapping[str, float]], resting: float | None) -> list[Finding]:
+    losses = [line["loss"] for line in recent if "loss" in line]
+    if not resting or len(losses) < _ENOUGH:
+        return []
+    if max(abs(loss - resting) for loss in losses) > _NEAR * abs(resting):
+        return []
+    found = f"the loss rests at {fmean(losses):.4g}; where all embeddings are the same it is {resting:.4g}"
+    return [("resting", (found, "Lower optimizer.lr, or make its views more alike (views.boxes.overlap)"))]
+
+
+class CollapseWatch:
+    """Judges a run at every look at its embeddings, and keeps what it last found in RUN/collapse.json.
+
+    The steps that are judged are the last half of those that were made, 50 at most: at first every network is
+    as good as collapsed.
+    """
+
+    def __init__(self, run: Path, resting_loss: float | None) -> None:
+        self.run, self.resting_loss = run, resting_loss
+
+    def look(self, measures: EmbeddingMeasures) -> Collapse | None:
+        """What is wrong now; warned of, and written."""
+        steps = [line for line in read_metrics(self.run) if "loss" in line]
+        recent = steps[-min(_LAST, len(steps) // 2) :] if len(steps) > 1 else []
+        done = steps[-1]["step"] + 1 if steps else 0
+        found = diagnose(done, measures, recent, self.resting_loss)
+        write_text(self.run / COLLAPSE_FILE, json.dumps(plain(found) if found else None))
+        if found is not None:
+            log.warning("%s", found.line())
+        return found
+
+
+def read_collapse(run: Path) -> Collapse | None:
+    """What a run's last look found; None where nothing was wrong, or nobody looked."""
+    file = run / COLLAPSE_FILE
+    if not file.is_file() or file.read_text(encoding="utf-8").strip() == "null":
+        return None
+    return read_json(file, Collapse)

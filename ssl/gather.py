@@ -1,0 +1,75 @@
+"""What the processes of a training have in common: rows of all of them, with exact gradients.
+
+A loss that compares the items of a batch has to see those of every process. In one process everything here is
+as if it were not there.
+"""
+
+# Shapes: B = batch of one process, D = features or embedding size, W = processes.
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def processes() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """The number of this process, from 0."""
+    return dist.get_rank() if processes() > 1 else 0
+
+
+def gathered(rows_BD: Tensor) -> Tensor:
+    """The rows of every process, (W x B, D), in the order of the processes, all of which have as many.
+
+    The gradient that comes back is the sum of those of all processes. DDP takes the mean over processes, so
+    that a loss over all rows, computed by each of them, has the gradient it would have in one.
+    """
+    return _Gathered.apply(rows_BD) if processes() > 1 else rows_BD
+
+
+def own(rows: Tensor) -> Tensor:
+    """Of rows of all processes those of this one."""
+    return rows.chunk(processes())[rank()]
+
+
+class _Gathered(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:  # noqa: ARG004 (autograd's signature)
+        parts = [torch.empty_like(rows) for _ in range(processes())]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # noqa: ARG004
+        summed = gradients[0].contiguous()
+        dist.all_reduce(summed)
+        return own(summed)
+
+
+class GatheredBatchNorm(nn.BatchNorm1d):
+    """Batch normalisation without weights, over the rows (B, D) of all processes.
+
+    As torch's SyncBatchNorm, which needs a GPU.
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__(features, affine=False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The rows of this process, normalised."""
+        if not self.training or processes() == 1:
+            return super().forward(input)
+        mean, var, tracked = self.running_mean, self.running_var, self.num_batches_tracked
+        if mean is None or var is None or tracked is None:
+            raise ValueError("running statistics are always tracked here")
+        tracked.add_(1)
+        every = F.batch_norm(
+            gathered(input), mean, var, training=True, momentum=self.momentum or 0.1, eps=self.eps
+        )
+        return own(every)

@@ -1,0 +1,85 @@
+"""Each kind of collapse is recognised by what it leaves behind, and a healthy training is left alone."""
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+from fewvox.ssl.collapse import COLLAPSE_FILE, CollapseWatch, diagnose, read_collapse
+from fewvox.ssl.monitors import EmbeddingMeasures
+
+HEALTHY = EmbeddingMeasures(spread=0.8, effective_rank=9.0, retrieval=0.7, chance=0.1)
+POOLED = replace(HEALTHY, spread=None, effective_rank=1.5)
+LN_K = math.log(256)
+
+
+def steps(number=20, **values):
+    return [values] * number
+
+
+@pytest.mark.parametrize(
+    ("measures", "recent", "resting", "kind"),
+    [
+        (HEALTHY, steps(loss=0.1), 0.2, None),
+        (POOLED, steps(loss=0.1), None, None),
+        (replace(HEALTHY, spread=0.05), [], None, "complete"),
+        (replace(HEALTHY, effective_rank=1.5), [], None, "dimensional"),
+        (HEALTHY, steps(loss=0.2), 0.2, "resting"),
+        (POOLED, steps(loss=0.2), 0.2, "resting"),
+        (HEALTHY, [*steps(19, loss=0.2), {"loss": 0.19}], 0.2, None),
+        (HEALTHY, steps(9, loss=0.2), 0.2, None),
+        (HEALTHY, steps(loss=5.0, kl=0.001, teacher_entropy=LN_K), LN_K, "centring"),
+        (HEALTHY, steps(loss=0.0, kl=0.001, teacher_entropy=0.01), LN_K, "sharpening"),
+        (HEALTHY, steps(loss=5.0, kl=0.001, teacher_entropy=3.0), LN_K, None),
+        (HEALTHY, steps(loss=5.0, kl=0.5, teacher_entropy=LN_K), LN_K, None),
+        (replace(HEALTHY, spread=0.01), steps(loss=0.0, kl=0.0, teacher_entropy=0.0), LN_K, "sharpening"),
+    ],
+)
+def test_what_is_found(measures, recent, resting, kind):
+    found = diagnose(7, measures, recent, resting)
+    assert (found and found.kind) == kind
+    if found:
+        assert found.step == 7
+        assert found.found
+        assert found.remedy
+        assert found.line().startswith(f"collapsed ({kind}) at step 7: ")
+
+
+@pytest.fixture
+def run(tmp_path):
+    """The folder of a run whose loss was so at each step."""
+
+    def make(losses) -> CollapseWatch:
+        lines = [json.dumps({"step": step, "loss": loss}) + "\n" for step, loss in enumerate(losses)]
+        (tmp_path / "metrics.jsonl").write_text("".join(lines))
+        return CollapseWatch(tmp_path, 0.2)
+
+    return make
+
+
+def test_a_look_judges_the_last_half_of_the_steps(run, tmp_path, caplog):
+    assert run([0.2] * 30 + [0.1] * 10).look(HEALTHY) is None
+    assert read_collapse(tmp_path) is None
+    found = run([0.1] * 30 + [0.2] * 30).look(HEALTHY)
+    assert found is not None
+    assert (found.kind, found.step) == ("resting", 60)
+    assert read_collapse(tmp_path) == found
+    assert "collapsed (resting) at step 60" in caplog.text
+
+
+def test_of_many_steps_only_the_last_ones_count(run):
+    assert run([0.2] * 1000 + [0.1] * 50).look(HEALTHY) is None
+    assert run([0.1] * 1000 + [0.2] * 50).look(HEALTHY) is not None
+
+
+def test_a_run_that_has_recovered_is_marked_no_longer(run, tmp_path):
+    watch = run([0.2] * 40)
+    assert watch.look(HEALTHY) is not None
+    assert run([0.2] * 40 + [0.1] * 40).look(HEALTHY) is None
+    assert read_collapse(tmp_path) is None
+
+
+def test_a_run_without_steps_or_looks_is_not_marked(run, tmp_path):
+    assert run([]).look(HEALTHY) is None
+    (tmp_path / COLLAPSE_FILE).unlink()
+    assert read_collapse(tmp_path) is None
