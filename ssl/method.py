@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from ..data.augment.chain import AugmentConfig
-from ..data.errors import UserError
-from ..data.volume import Shape
+from ..data.plugins import Plugins
+from ..data.volume import Shape, Triple
 from ..seg.engine.step import StepResult
 from ..seg.networks.network import Network
 from ..seg.networks.registry import Architecture
@@ -95,7 +95,8 @@ class Scope:
     """What a method is built for.
 
     `shapes` (z, y, x) are those of an item's views; `cases` are the volumes, `subjects` whose each of them
-    is; `steps` is the length of the training and `batch` the number of items of a batch.
+    is; `steps` is the length of the training and `batch` the number of items of a batch. `spacing` (z, y, x)
+    is that of the volumes' voxels, None where it is unknown.
     """
 
     architecture: Architecture
@@ -104,6 +105,7 @@ class Scope:
     subjects: tuple[str, ...]
     steps: int
     batch: int
+    spacing: Triple | None = None
 
 
 class Method(nn.Module, ABC):
@@ -182,25 +184,35 @@ def register_method(name: str, config: type) -> Callable[[T], T]:
     """Enters a class in the table of methods; the file that holds it is imported explicitly."""
 
     def enter(method: T) -> T:
-        lacking = sorted(method.__abstractmethods__) + [p for p in ("source",) if not hasattr(method, p)]
-        if lacking or name in METHODS:
-            raise TypeError(
-                f"{method.__name__} "
-                + (f"lacks {', '.join(lacking)}" if lacking else f"is a second '{name}'")
-            )
-        METHODS[name] = Registered(method=method, config=config)
+        if name in METHODS:
+            raise TypeError(f"{method.__name__} is a second '{name}'")
+        METHODS[name] = _whole(Registered(method=method, config=config))
         return method
 
     return enter
 
 
-def find_method(name: str, table: dict[str, Registered] = METHODS) -> Registered:
-    """The method of that name; raises UserError with the known names."""
-    if name not in table:
-        raise UserError(
-            f"method {name}",
-            found="no such pretext method",
-            rule=f"There are: {', '.join(sorted(table)) or 'none yet'}",
-            remedy="Choose one of them",
-        )
-    return table[name]
+def find_method(name: str) -> Registered:
+    """The method of that name, ours or one that an installed package offers.
+
+    Raises UserError with the known names.
+    """
+    return PLUGINS.find(name)
+
+
+def _whole(registered: Registered) -> Registered:
+    """The same; raises TypeError where the class lacks a part of a method."""
+    method = registered.method
+    lacking = sorted(method.__abstractmethods__) + [p for p in ("source",) if not hasattr(method, p)]
+    if lacking:
+        raise TypeError(f"{method.__name__} lacks {', '.join(lacking)}")
+    return registered
+
+
+def _accepted(name: str, offered: Any) -> Registered:  # noqa: ARG001 (its own table names it)
+    if not isinstance(offered, Registered):
+        raise TypeError(f"it is {type(offered).__name__}")
+    return _whole(offered)
+
+
+PLUGINS = Plugins("method", METHODS, _accepted, "a Registered (fewvox.ssl.method) of a Method and settings")

@@ -3,14 +3,16 @@
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import field
+from functools import cache
 from typing import Annotated, Any, get_args
 
-from pydantic import TypeAdapter, ValidationError, WrapValidator
+from pydantic import PlainSerializer, TypeAdapter, ValidationError, WrapValidator
 from pydantic_core import InitErrorDetails
 from torch import Tensor
 
 from ..errors import UserError
-from ..settings import merged, parse, settings
+from ..plugins import Plugins
+from ..settings import merged, parse, plain, settings
 from ..volume import Triple
 from .bias_field import BiasField
 from .curve import Curve
@@ -40,18 +42,38 @@ _Kinds = (
     | Swap
     | TorchIO
 )
-_READERS = {kind.op: TypeAdapter(kind) for kind in get_args(_Kinds)}
+# the class of each operation, by its `op`
+OPERATIONS: dict[str, type[Operation]] = {kind.op: kind for kind in get_args(_Kinds)}
+
+
+def _accepted(name: str, offered: Any) -> type[Operation]:
+    if not isinstance(offered, type):
+        raise TypeError(f"it is {type(offered).__name__}")
+    if getattr(offered, "op", None) != name:
+        raise ValueError(f"its `op` is {getattr(offered, 'op', None)!r}, not {name!r}")
+    return offered
+
+
+PLUGINS = Plugins(
+    "augmentation", OPERATIONS, _accepted, "a settings class that is an Operation (data/augment)"
+)
 
 
 def _read(said: Any, _: Any) -> Any:
     """The operation that `op` names; pydantic's own choice would put that name into the keys of mistakes."""
     op = said.get("op") if isinstance(said, Mapping) else getattr(said, "op", None)
-    if not isinstance(op, str) or op not in _READERS:
-        raise ValueError(f"an operation has an `op`, one of: {', '.join(_READERS)}")
-    return _READERS[op].validate_python(said)
+    if not isinstance(op, str) or not PLUGINS.has(op):
+        raise ValueError(f"an operation has an `op`, one of: {', '.join(PLUGINS.names())}")
+    return _reader(OPERATIONS[PLUGINS.known(op)]).validate_python(said)
 
 
-AnyOperation = Annotated[_Kinds, WrapValidator(_read)]
+@cache
+def _reader(kind: type[Operation]) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+# written as its own class says: those of other packages are none of the union
+AnyOperation = Annotated[_Kinds, WrapValidator(_read), PlainSerializer(plain)]
 
 
 @settings
@@ -104,17 +126,17 @@ def completed(name: str) -> Callable[[Any], Any]:
 
 def _check_known(chain: Mapping[str, Any], of_preset: Iterable[str], name: str) -> None:
     """Raises ValidationError for settings of operations that are neither in the preset nor said to be new."""
-    why = (
-        f"the preset {name} has no operation of that name, it has: {', '.join(of_preset) or 'none'}; "
-        f"a new one needs an `op`, one of: {', '.join(_READERS)}"
-    )
-    unknown = [
-        InitErrorDetails(type="value_error", loc=("chain", key), input=value, ctx={"error": why})
-        for key, value in chain.items()
-        if isinstance(value, Mapping) and "op" not in value
-    ]
+    unknown = {key: value for key, value in chain.items() if isinstance(value, Mapping) and "op" not in value}
     if unknown:
-        raise ValidationError.from_exception_data("augmentation", unknown)
+        why = (
+            f"the preset {name} has no operation of that name, it has: {', '.join(of_preset) or 'none'}; "
+            f"a new one needs an `op`, one of: {', '.join(PLUGINS.names())}"
+        )
+        mistakes = [
+            InitErrorDetails(type="value_error", loc=("chain", key), input=value, ctx={"error": why})
+            for key, value in unknown.items()
+        ]
+        raise ValidationError.from_exception_data("augmentation", mistakes)
 
 
 def _order(base: Iterable[str], said: Iterable[str]) -> list[str]:

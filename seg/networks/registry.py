@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Any
 
 import torch
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from ...data.errors import UserError
 from ...data.plan import Plan, Training
+from ...data.plugins import Plugins
 from ...data.settings import settings
 from .efficientnet import SCALINGS, EfficientNetUNet, efficientnet_topology
 from .hrnet import HRNet
@@ -19,18 +19,7 @@ from .swin_unetr import SwinUNETR, swin_topology
 from .topology import Topology, topology
 from .unet import UNet
 
-NetworkName = Literal[
-    "unet",
-    "residual_unet",
-    "efficientnet_b0",
-    "efficientnet_b1",
-    "efficientnet_b2",
-    "efficientnet_b3",
-    "efficientnet_b4",
-    "hrnet",
-    "swin_unetr",
-]
-DEFAULT: NetworkName = "unet"
+DEFAULT = "unet"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +45,7 @@ def _efficientnet(name: str, summary: str) -> Registered:
     )
 
 
-NETWORKS: dict[NetworkName, Registered] = {
+NETWORKS: dict[str, Registered] = {
     "unet": Registered(
         network=UNet,
         summary="nnU-Net's U-Net: two convolutions per level (Isensee et al. 2021, "
@@ -87,6 +76,17 @@ NETWORKS: dict[NetworkName, Registered] = {
 }
 
 
+def _accepted(name: str, offered: Any) -> Registered:  # noqa: ARG001 (its own table names it)
+    if not isinstance(offered, Registered):
+        raise TypeError(f"it is {type(offered).__name__}")
+    return offered
+
+
+PLUGINS = Plugins("network", NETWORKS, _accepted, "a Registered (fewvox.seg.networks.registry)")
+# in settings and checkpoints: one of ours, or one that an installed package offers
+NetworkName = Annotated[str, AfterValidator(PLUGINS.known)]
+
+
 @settings
 class Architecture:
     """All that a network is built from; stands in every checkpoint.
@@ -101,37 +101,37 @@ class Architecture:
 
     def __post_init__(self) -> None:
         """Raises ValueError for residual blocks where the network has none, or none where it has some."""
-        if bool(self.topology.blocks) != NETWORKS[self.name].blocks:
+        if bool(self.topology.blocks) != find_network(self.name).blocks:
             raise ValueError(f"a {self.name} with residual blocks {self.topology.blocks}")
 
 
-def architecture_for(plan: Plan, name: NetworkName | None = None) -> Architecture:
+def find_network(name: str) -> Registered:
+    """The network of that name, ours or one that an installed package offers.
+
+    Raises UserError with the known names.
+    """
+    return PLUGINS.find(name)
+
+
+def architecture_for(plan: Plan, name: str | None = None) -> Architecture:
     """What the plan asks for under a registered name (None: the plain U-Net).
 
     Raises UserError for an unknown name, and for a plan that the network cannot follow.
     """
     name = DEFAULT if name is None else name
-    if name not in NETWORKS:
-        raise UserError(
-            f"network {name}",
-            found="no such network",
-            rule=f"There are: {', '.join(NETWORKS)}",
-            remedy="Choose one of them",
-        )
     return Architecture(
         name=name,
         in_channels=len(plan.preprocessing.channels),
         classes=plan.labels.outputs if plan.labels else 1,
-        topology=NETWORKS[name].levels(plan.training),
+        topology=find_network(name).levels(plan.training),
     )
 
 
 def build(architecture: Architecture, seed: int | None = None) -> Network:
     """A network with fresh weights, the same for the same seed; torch's own generator is left as it was."""
     if seed is None:
-        return NETWORKS[architecture.name].network(
-            architecture.in_channels, architecture.classes, architecture.topology
-        )
+        registered = find_network(architecture.name)
+        return registered.network(architecture.in_channels, architecture.classes, architecture.topology)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build(architecture)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from fewvox.data.augment.chain import preset
 from fewvox.data.errors import UserError
-from fewvox.ssl import method
 from fewvox.ssl.method import (
+    METHODS,
     Method,
     PretextResult,
     Scope,
@@ -36,21 +36,24 @@ class Toy(Method):
 
 
 @pytest.fixture
-def table(monkeypatch):
-    empty: dict[str, method.Registered] = {}
-    monkeypatch.setattr(method, "METHODS", empty)
-    return empty
+def table():
+    """Empty for the test."""
+    kept = dict(METHODS)
+    METHODS.clear()
+    yield METHODS
+    METHODS.clear()
+    METHODS.update(kept)
 
 
 def test_a_registered_method_is_found_by_its_name(table):
     register_method("toy", dict)(Toy)
-    assert find_method("toy", table).method is Toy
+    assert find_method("toy").method is Toy
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones(table):
     register_method("toy", dict)(Toy)
     with pytest.raises(UserError, match="There are: toy"):
-        find_method("tripplet", table)
+        find_method("tripplet")
 
 
 def test_a_class_that_is_no_method_is_refused(table):
@@ -95,7 +98,7 @@ def test_a_method_needs_one_or_two_global_views_of_a_volume(fields):
 def test_the_summary_of_a_method_is_the_first_line_of_its_description(table):
     Documented = type("Documented", (Toy,), {"__doc__": "Told in a line.\n\nAnd at length."})
     register_method("told", dict)(Documented)
-    assert find_method("told", table).summary == "Told in a line."
+    assert find_method("told").summary == "Told in a line."
 
 
 def test_upright_views_are_not_turned_and_plain_ones_keep_their_grey_values():

@@ -1,14 +1,13 @@
 """Networks by name: a description gives the same network."""
 
 import json
-from typing import get_args
 
 import pytest
 import torch
 from fewvox.data.errors import UserError
 from fewvox.data.labels import LabelTable
 from fewvox.data.settings import SettingsError, parse, plain
-from fewvox.seg.networks.registry import NETWORKS, Architecture, NetworkName, architecture_for, build
+from fewvox.seg.networks.registry import NETWORKS, Architecture, architecture_for, build
 
 
 def test_a_seeded_network_leaves_torch_s_generator_alone(make_plan):
@@ -57,8 +56,13 @@ def test_an_unknown_network_is_refused_with_the_known_names(make_plan):
         architecture_for(make_plan(), "vnet")
 
 
-def test_the_names_that_settings_allow_are_those_of_the_table():
-    assert list(get_args(NetworkName)) == list(NETWORKS)
+def test_a_name_that_is_not_in_the_table_is_a_mistake_in_a_file(make_plan):
+    values = plain(architecture_for(make_plan())) | {"name": "vnet"}
+    with pytest.raises(SettingsError, match=r"'name' is 'vnet': no such network; there are: .*residual_unet"):
+        parse(Architecture, values, "test")
+
+
+def test_every_network_is_told_in_a_sentence():
     assert all(registered.summary.endswith(".") for registered in NETWORKS.values())
 
 
