@@ -43,9 +43,11 @@ from ..seg.training import planned as planned_training
 from ..seg.transfer_report import Choice, TransferReport
 from ..ssl import embeddings as embedding
 from ..ssl import pretrain as pretraining
+from ..ssl import probes as probing
 from ..ssl.embeddings import Embeddings
 from ..ssl.methods.registry import METHODS
 from ..ssl.pretrain import PretrainConfig, Pretrained
+from ..ssl.probes import Probed
 from .config import configuration, read_cases, read_split
 from .display import TrainingDisplay, bytes_text, console, meter
 from .planning import check_one_source, label_kind_of, planned
@@ -429,6 +431,46 @@ def embed(
     return found
 
 
+def probe(
+    model: str | Path,
+    store: str | Path,
+    *,
+    labelled: int = 4,
+    test: int = 0,
+    seed: int = 0,
+    split_seed: int = 0,
+    device: str = "auto",
+    json: str | Path | None = None,
+) -> tuple[Probed, ...]:
+    """Dice of a linear layer on frozen features, of the network and of one with random weights.
+
+    Args:
+        model: a run, a checkpoint folder or a weights file, pretrained or supervised.
+        store: what `prepare` made, with labels and with the preprocessing of the model.
+        labelled: how many labelled volumes the layer is fitted on.
+        test: how many it is scored on; those that `pretrain` and `finetune` hold out with the same `test` and
+            `split_seed`.
+        seed: decides which are labelled, the voxels of the fit, and the random weights.
+        split_seed: decides which are tested.
+        device: "auto", "cpu" or "cuda".
+        json: a file that what was found is written to.
+    """
+    opened = Store.open(store)
+    if test < 1:
+        raise UserError(
+            f"--test {test}",
+            found="no test case",
+            rule="A probe is scored on labelled volumes that neither the network nor the probe has seen",
+            remedy="Give the --test that the pretraining had",
+        )
+    chosen = split(opened.annotated, test=test, labelled=labelled, seed=seed, split_seed=split_seed)
+    with meter("probing"):
+        found = probing.probe_checkpoint(load(model), opened, chosen, seed=seed, device=device)
+    if json is not None:
+        write_text(Path(json), json_library.dumps(plain(found), indent=1))
+    return found
+
+
 def demo(out: str | Path | None = None, *, fast: bool = False) -> "Comparison":
     """Compares two pretrainings with training from scratch, on synthetic nuclei made for it.
 
@@ -498,6 +540,7 @@ def predict(
     mirror: bool = False,
     threshold: float | None = None,
     memory: float | None = None,
+    keep_memory: bool = True,
     postprocess: str | Path | None = None,
     **reading: Unpack[Reading],
 ) -> Predictions:
@@ -515,6 +558,7 @@ def predict(
         mirror: average over the flips of the volume, which takes eight times as long.
         threshold: probability above which a voxel is of a class, where classes overlap or there is one.
         memory: GiB that the prediction may take; what is free when None.
+        keep_memory: on a processor, keep what a window frees for the next, which is faster.
         postprocess: YAML file that tells what is done to the masks, or "none"; when None what the run chose
             on its validation cases.
         **reading: how images are read, as `Reading` tells.
@@ -526,7 +570,13 @@ def predict(
             out,
             only=read_cases(cases) if cases is not None else None,
             options=scan_options(reading),
-            config=PredictConfig(overlap=overlap, mirror=mirror, threshold=threshold, memory_gib=memory),
+            config=PredictConfig(
+                overlap=overlap,
+                mirror=mirror,
+                threshold=threshold,
+                memory_gib=memory,
+                keep_memory=keep_memory,
+            ),
             postprocess=postprocess,
             device=device,
             probabilities=probabilities,

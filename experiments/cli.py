@@ -283,8 +283,35 @@ def embed(
     from . import api, tables
 
     found = api.embed(model, store, out, volumes=volumes, views=views, seed=seed, device=device)
-    console.print(tables.measures_table(found.measures))
+    console.print(tables.measures_table(found))
     console.print(f"picture: {escape(str((out / 'pca.png').resolve()))}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def probe(
+    model: Annotated[Path, typer.Option(help="Run, checkpoint folder or weights file.")],
+    store: Annotated[Path, typer.Option(help="What `fewvox prepare` made, with labels.")],
+    test: Annotated[int, typer.Option(min=1, help="Volumes to score, as they were held out before.")],
+    labelled: Annotated[int, typer.Option(min=1, help="Volumes to fit the linear layer on.")] = 4,
+    seed: Annotated[int, typer.Option(min=0, help="Decides the labelled ones.")] = 0,
+    split_seed: Annotated[int, typer.Option(min=0, help="Decides the test cases.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    json: JsonFile = None,
+) -> None:
+    """Measure frozen features by one linear layer, beside those of a network with random weights."""
+    from . import api, tables
+
+    found = api.probe(
+        model,
+        store,
+        labelled=labelled,
+        test=test,
+        seed=seed,
+        split_seed=split_seed,
+        device=device,
+        json=json,
+    )
+    console.print(tables.probe_table(found))
 
 
 @app.command()
@@ -361,6 +388,9 @@ def predict(
     memory: Annotated[
         float | None, typer.Option(help="GiB to take at most; what is free if not set.")
     ] = None,
+    keep_memory: Annotated[
+        bool, typer.Option(help="On a processor, keep what a window frees for the next: faster.")
+    ] = True,
     postprocess: Annotated[
         str | None,
         typer.Option(metavar="FILE|none", help="What is done to the masks; else what the run chose itself."),
@@ -382,6 +412,7 @@ def predict(
         mirror=mirror,
         threshold=threshold,
         memory=memory,
+        keep_memory=keep_memory,
         postprocess=postprocess,
         **reading,
     )

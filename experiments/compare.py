@@ -49,6 +49,7 @@ from ..seg.otsu import check_one_class, write_otsu_masks
 from ..seg.source import Source, source_of
 from ..seg.transfer_report import PARTS, TransferReport, ranges
 from ..ssl import pretrain as pretraining
+from ..ssl.collapse import read_collapse
 from . import api
 from .comparison import (
     Cell,
@@ -575,9 +576,18 @@ class Bench:
             "method": info.method,
             "steps": info.steps,
             "volumes": len(info.trained_on) + len(info.validated_on),
+            "collapse": self._collapse(cell),
             **_taken(run),
             "curves": _curves(run, whole=cell.labels is None),
         }
+
+    def _collapse(self, cell: Cell) -> str:
+        """How the pretraining of a cell collapsed; empty where it did not, or there was none."""
+        if self.config.arms[cell.arm].pretrain is None:
+            return ""
+        before = Cell(arm=cell.arm, labels=None, seed=cell.seed)
+        found = read_collapse(self.folder("pretraining", before))
+        return f"{found.kind} at step {found.step}, {found.found}" if found else ""
 
 
 def _refuse_missing(cases: Iterable[str], files: Container[str], where: str) -> None:

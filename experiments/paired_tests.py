@@ -142,13 +142,18 @@ def compare_arms(
     """The paired difference of each arm to the baseline at each number of labels.
 
     Only cases that both sides scored with the same seed are compared; there is no difference where no such
-    case is. A case whose difference is 0 counts half in `share_better`.
+    case is. A seed in which the pretraining of a side collapsed is left out: what it says is nothing of the
+    method. A case whose difference is 0 counts half in `share_better`.
     """
     differences = []
     for labels in label_counts:
         of_baseline = case_means(scores, baseline, labels)
         for arm in arms:
+            collapsed = {
+                r.seed for r in runs if r.labels == labels and r.arm in (arm, baseline) and r.collapse
+            }
             paired = _paired(case_means(scores, arm, labels), of_baseline)
+            paired = {seed: cases for seed, cases in paired.items() if seed not in collapsed}
             if arm == baseline or not paired:
                 continue
             with_zero = {

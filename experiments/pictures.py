@@ -52,6 +52,10 @@ def write_embeddings(embeddings: Embeddings, title: str, folder: Path) -> None:
         table.writerows(
             [case, f"{a:.6g}", f"{b:.6g}"] for case, (a, b) in zip(embeddings.cases, components, strict=True)
         )
-    measures = {**plain(embeddings.measures), "explained": list(embeddings.explained)}
+    measures = {
+        **plain(embeddings.measures),
+        "silhouette": embeddings.silhouette,
+        "explained": list(embeddings.explained),
+    }
     (folder / "measures.json").write_text(json.dumps(measures, indent=1), encoding="utf-8")
     (folder / "pca.png").write_bytes(embedding_map(embeddings, title))

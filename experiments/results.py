@@ -66,7 +66,8 @@ class RunRecord:
     how many there were. `parameters_loaded` tells for each part of the network the share of its parameters
     that came from the pretraining, `transferred` the rest of the transfer report. `zero_classes` are the
     label values whose Dice is 0 in every test case: such a run measures optimisation rather than
-    pretraining. `error` says why a run failed.
+    pretraining. `error` says why a run failed. `collapse` tells how the embeddings of a pretraining
+    collapsed, and stands with the fine-tunings from it too; it is empty where they did not.
     """
 
     stage: Literal["pretraining", "fine-tuning", "foreign", "untrained"]
@@ -82,6 +83,7 @@ class RunRecord:
     sittings: Count = 1
     mean_dice: float | None = None
     zero_classes: tuple[int, ...] = ()
+    collapse: str = ""
     parameters_loaded: dict[str, float] = field(default_factory=dict)
     transferred: Transferred | None = None
     curves: tuple[Curve, ...] = ()

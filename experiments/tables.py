@@ -10,7 +10,8 @@ from ..data.fingerprint import CaseFacts
 from ..data.scan import Scan
 from ..seg.evaluate import Evaluation
 from ..seg.object_metrics import ObjectScores
-from ..ssl.monitors import EmbeddingMeasures
+from ..ssl.embeddings import Embeddings
+from ..ssl.probes import Probed
 from .bench.figure import Figure
 from .results import ArmSummary, Difference, Results
 
@@ -156,8 +157,9 @@ def _difference(difference: Difference) -> str:
     return f"{d.mean:+.3f} ({d.low:+.3f} to {d.high:+.3f}) to {escape(difference.baseline)}"
 
 
-def measures_table(measures: EmbeddingMeasures) -> Table:
+def measures_table(embeddings: Embeddings) -> Table:
     """Measures of embeddings, a row each."""
+    measures = embeddings.measures
     table = Table()
     for column in ("measure", "value", "meaning"):
         table.add_column(column)
@@ -167,6 +169,21 @@ def measures_table(measures: EmbeddingMeasures) -> Table:
     if measures.retrieval is not None and measures.chance is not None:
         meaning = f"views whose nearest other is of the same volume (chance {measures.chance:.1%})"
         table.add_row("retrieval", f"{measures.retrieval:.1%}", meaning)
+    if embeddings.silhouette is not None:
+        meaning = "1: views of a volume lie together, apart from others; 0 and below: they do not"
+        table.add_row("silhouette", f"{embeddings.silhouette:.3f}", meaning)
+    return table
+
+
+def probe_table(found: Sequence[Probed]) -> Table:
+    """A row for each probe: what was read, and its Dice."""
+    table = Table(title="a linear layer on frozen features", caption="Dice on the test cases")
+    classes = sorted({value for each in found for value in each.per_class})
+    for column in ("features of", "weights", "mean Dice", *(f"class {value}" for value in classes)):
+        table.add_column(column, justify="left" if column in ("features of", "weights") else "right")
+    for each in found:
+        per_class = (_number(each.per_class.get(value)) for value in classes)
+        table.add_row(each.part, each.weights, _number(each.dice), *per_class)
     return table
 
 

@@ -22,6 +22,7 @@ from ..data.reading import measured_image
 from ..data.settings import settings
 from ..data.slabs import thin
 from ..data.volume import OpenVolume, Shape
+from .engine.allocator import kept_memory
 from .mirroring import mirrored
 from .networks.network import Network
 from .prediction_memory import Need, activation_bytes, regions, usable_bytes
@@ -63,7 +64,8 @@ class PredictConfig:
     probability is above `threshold` where classes overlap (None: 0.5) or there is one beside the background
     (None: the likelier of the two). `batch` is the number of windows at once: where it is None one on a
     processor, the plan's batch on an accelerator. `memory_gib` is what a prediction may take in GiB, program
-    and volume in memory not counted; most of what is free if None.
+    and volume in memory not counted; most of what is free if None. With `keep_memory` a processor keeps what
+    a window frees for the next (`engine/allocator.py`).
     """
 
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
@@ -71,6 +73,7 @@ class PredictConfig:
     threshold: Annotated[float, Field(gt=0, lt=1)] | None = None
     batch: Annotated[int, Field(ge=1)] | None = None
     memory_gib: Annotated[float, Field(gt=0)] | None = None
+    keep_memory: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,7 +219,8 @@ class Predictor:
         network = mirrored(model.network) if self.config.mirror else model.network
         device = model.device
         sums = HostSums if device.type == "cpu" else partial(DeviceSums, device=device)
-        return swept(lambda w: network(w.to(device)), image, tiles, sums, rows, self._batch(model))
+        with kept_memory(self.config.keep_memory and device.type == "cpu"):
+            yield from swept(lambda w: network(w.to(device)), image, tiles, sums, rows, self._batch(model))
 
     def _likely(self, logits: Tensor) -> np.ndarray:
         return (logits.sigmoid() if self._overlapping else logits.softmax(dim=0)).numpy()

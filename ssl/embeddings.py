@@ -24,7 +24,9 @@ from .views import ViewConfig, ViewSampler, evenly
 class Embeddings:
     """Embeddings (N, D) of views, the case each view is of, their first two principal components (N, 2).
 
-    `explained` is the share of the variance that each of the two components holds.
+    `explained` is the share of the variance that each of the two components holds. `silhouette` tells how far
+    the views of a volume lie together and apart from others, from -1 to 1 (Rousseeuw 1987,
+    doi:10.1016/0377-0427(87)90125-7); None where no volume has two views, or there is one volume.
     """
 
     cases: tuple[str, ...]
@@ -32,6 +34,7 @@ class Embeddings:
     components: Tensor
     explained: tuple[float, float]
     measures: EmbeddingMeasures
+    silhouette: float | None = None
 
 
 def embed(
@@ -75,7 +78,17 @@ def embed(
         components=components,
         explained=explained,
         measures=measure(values, owners),
+        silhouette=silhouette(values, owners),
     )
+
+
+def silhouette(values_ND: Tensor, volumes: Sequence[str]) -> float | None:
+    """Mean silhouette of the views, by volume; None where it has no meaning."""
+    if not 1 < len(set(volumes)) < len(volumes):
+        return None
+    from sklearn.metrics import silhouette_score  # slow to import, needed here alone
+
+    return float(silhouette_score(values_ND.double().numpy(), list(volumes)))
 
 
 def principal_components(values_ND: Tensor) -> tuple[Tensor, tuple[float, float]]:

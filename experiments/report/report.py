@@ -178,6 +178,11 @@ def verdict(results: Results, difference: Difference) -> Verdict:
 def cautions(results: Results) -> list[str]:
     """What a reader must know before believing the numbers; failed runs first."""
     found = [f"Failed: {_name_run(r)}: {r.error or 'no reason was recorded'}" for r in _failed(results)]
+    found += [
+        f"Collapsed: {_name_run(r)}: {r.collapse}. What was fine-tuned from it is shown, and not compared"
+        for r in results.runs
+        if r.collapse and r.stage == "pretraining"
+    ]
     for s in results.summaries:
         if s.runs_with_zero_class:
             found.append(f"{s.arm}, {_volumes(s.labels)}: {_tell_zero(s)}")

@@ -299,3 +299,16 @@ def test_predictions_of_another_tool_are_compared_like_any_arm():
     runs = [run("arm", 2, stage="foreign", zero_classes=(1,))]
     (found,) = compare(BASE_AND_ARM, runs)
     assert found.seeds_without_zero_runs == 2
+
+
+@pytest.mark.parametrize("side", ["arm", "base"])
+def test_a_seed_whose_pretraining_collapsed_is_not_compared(side):
+    everything, without = (
+        compare(BASE_AND_ARM, [run(side, 1, collapse=found)])[0] for found in ("", "complete at step 9, ...")
+    )
+    assert (everything.seeds, without.seeds) == (3, 2)
+    assert everything.dice.mean != without.dice.mean
+
+
+def test_an_arm_that_collapsed_in_every_seed_has_no_difference():
+    assert compare(BASE_AND_ARM, [run("arm", seed, collapse="complete") for seed in range(3)]) == ()

@@ -305,6 +305,22 @@ def test_failed_runs_are_visible(results, page):
     assert [a.get("class") for tag, a in written.tags if tag == "tr"].count("failed") == 1
 
 
+def test_collapsed_pretrainings_are_told_before_the_numbers(results):
+    runs = tuple(
+        replace(r, collapse="complete at step 9, the spread is 0.01")
+        if r.arm == "triplet" and r.seed == 0
+        else r
+        for r in results.runs
+    )
+    (told,) = [c for c in cautions(replace(results, runs=runs)) if c.startswith("Collapsed")]
+    assert "triplet" in told
+    assert (
+        "complete at step 9, the spread is 0.01. What was fine-tuned from it is shown, and not compared"
+        in told
+    )
+    assert not [c for c in cautions(results) if c.startswith("Collapsed")]
+
+
 def test_zero_class_runs_are_drawn_hollow(results):
     def hollow(changed: Results) -> int:
         svg = figures.dice_by_labels(changed, figures.arm_styles(changed)).svg

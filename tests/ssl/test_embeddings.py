@@ -11,7 +11,7 @@ from fewvox.seg.checkpoint import Checkpoint, CheckpointInfo
 from fewvox.seg.networks.registry import architecture_for, build
 from fewvox.seg.training import TrainingConfig, planned
 from fewvox.seg.transfer import TransferError
-from fewvox.ssl.embeddings import embed, principal_components
+from fewvox.ssl.embeddings import embed, principal_components, silhouette
 from fewvox.ssl.heads import pool
 from fewvox.ssl.monitors import measure
 from fewvox.ssl.views import ViewSampler
@@ -42,6 +42,7 @@ def test_every_view_of_every_volume_is_embedded(model, tiny_store):
     assert found.values.shape == (6, SIZE)
     assert found.components.shape == (6, 2)
     assert found.measures == measure(found.values, list(found.cases))
+    assert found.silhouette == silhouette(found.values, found.cases)
     assert told == [(1, 2), (2, 2)]
 
 
@@ -121,3 +122,26 @@ def test_collapsed_embeddings_have_components_of_nothing():
 def test_a_single_view_in_all_has_no_components(model, tiny_store):
     with pytest.raises(UserError, match="two views at least"):
         embed(model, tiny_store, ("c00",), views=1, device="cpu")
+
+
+def test_a_silhouette_is_that_of_plain_loops():
+    """For each view (b - a) / max(a, b) of its mean distances, a within its volume and b to the nearest other."""
+    owners = ["a"] * 3 + ["b"] * 2 + ["c"] * 2
+    values = torch.randn(7, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = []
+    for i, own in enumerate(owners):
+        means = {
+            name: [
+                float((values[i] - values[j]).norm()) for j, o in enumerate(owners) if o == name and j != i
+            ]
+            for name in "abc"
+        }
+        means = {name: sum(d) / len(d) for name, d in means.items()}
+        near, other = means.pop(own), min(means.values())
+        found.append((other - near) / max(near, other))
+    assert silhouette(values, owners) == pytest.approx(sum(found) / 7)
+
+
+@pytest.mark.parametrize("owners", [["a", "a", "a"], ["a", "b", "c"]])
+def test_views_of_one_volume_or_one_view_of_each_have_no_silhouette(owners):
+    assert silhouette(torch.eye(3), owners) is None

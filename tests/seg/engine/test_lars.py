@@ -1,5 +1,6 @@
 """LARS against plain loops over its algorithm."""
 
+import copy
 import math
 
 import pytest
@@ -74,7 +75,7 @@ def test_its_state_makes_a_round_trip():
     first, second = (LARS([w], 0.1, weight_decay=0.1) for w in weights)
     weights[0].grad = torch.full((2, 2), 0.3)
     first.step()
-    second.load_state_dict(first.state_dict())
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
     with torch.no_grad():
         weights[1].copy_(weights[0])
     weights[1].grad = weights[0].grad.clone()
