@@ -125,7 +125,7 @@ def test_a_single_view_in_all_has_no_components(model, tiny_store):
 
 
 def test_a_silhouette_is_that_of_plain_loops():
-    """For each view (b - a) / max(a, b) of its mean distances, a within its volume and b to the nearest other."""
+    """For each view (b - a) / max(a, b) of its mean distances: a within its volume, b to another."""
     owners = ["a"] * 3 + ["b"] * 2 + ["c"] * 2
     values = torch.randn(7, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     found = []
