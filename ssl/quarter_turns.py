@@ -1,10 +1,10 @@
 """Quarter turns of views: which ones an extent allows, and views turned by them.
 
 A turn by 90 or 270 degrees maps a plane onto itself where it is square and its voxels are as long along one
-axis as along the other. A method knows no spacing, but a plan pools two axes alike only where they are
-resolved alike: so a plane has these turns where the network's strides are the same along both of its axes,
-and of other planes only the half turn is left. A plane that is not square is cropped to one where that brings
-more turns and leaves half of the voxels.
+axis as along the other; in any other plane the grid would tell the turn, and only the half turn is left. Two
+axes are taken for alike where the network pools them alike and, as far as the spacing is known, it is the
+same within a tenth. A plane that is not square is cropped to one where that brings more turns and leaves
+half of the voxels.
 """
 
 # Shapes: B = batch, C = channels.
@@ -19,12 +19,14 @@ import torch
 from torch import Tensor
 
 from ..data.errors import UserError
-from ..data.volume import Shape
+from ..data.volume import Shape, Triple
 from .method import Scope
 
 AXES = (0, 1, 2)
 # of the voxels of a view: what a cropping leaves at least
 LEAST_KEPT = 0.5
+# how many times as long as along one axis a voxel may be along another one that is taken for alike
+MOST_STRETCHED = 1.1
 
 
 class Turn(NamedTuple):
@@ -56,10 +58,12 @@ def turns_of(scope: Scope, axes: Sequence[int] = AXES) -> QuarterTurns:
     """The turns about these axes of an item's first view; see `possible_turns`."""
     strides = scope.architecture.topology.strides
     z, y, x = (math.prod(stride[axis] for stride in strides) for axis in AXES)
-    return possible_turns(scope.shapes[0], (z, y, x), axes)
+    return possible_turns(scope.shapes[0], (z, y, x), axes, scope.spacing)
 
 
-def possible_turns(extent: Shape, multiple: Shape, axes: Sequence[int] = AXES) -> QuarterTurns:
+def possible_turns(
+    extent: Shape, multiple: Shape, axes: Sequence[int] = AXES, spacing: Triple | None = None
+) -> QuarterTurns:
     """The turns of views of an extent about some axes (0: z, 1: y, 2: x).
 
     Where several croppings bring as many turns, that which leaves most voxels is taken.
@@ -68,14 +72,15 @@ def possible_turns(extent: Shape, multiple: Shape, axes: Sequence[int] = AXES) -
         extent: of the views, in multiples of `multiple`; what they are cropped to is one too.
         multiple: the product of the network's strides.
         axes: about which views may be turned.
+        spacing: of a volume's voxels, which those of views are as long as or a multiple of.
 
     Raises:
         UserError: where every view would stay as it is.
     """
-    least = LEAST_KEPT * math.prod(extent)
-    kept = [shape for shape in _croppings(extent, multiple) if math.prod(shape) >= least]
-    best = max(kept, key=lambda shape: (len(_turns(shape, multiple, axes)), math.prod(shape)))
-    turns = _turns(best, multiple, axes)
+    grid, least = _Grid(multiple, spacing), LEAST_KEPT * math.prod(extent)
+    kept = [shape for shape in _croppings(extent, grid) if math.prod(shape) >= least]
+    best = max(kept, key=lambda shape: (len(_turns(shape, grid, axes)), math.prod(shape)))
+    turns = _turns(best, grid, axes)
     if len(turns) == 1:
         raise UserError(
             f"views of {extent} voxels",
@@ -99,13 +104,25 @@ def centre(images: Tensor, extent: Shape) -> Tensor:
     return images[..., z, y, x]
 
 
+class _Grid(NamedTuple):
+    """What voxels lie on: the product of the strides of each axis, and its spacing where it is known."""
+
+    multiple: Shape
+    spacing: Triple | None
+
+    def alike(self, axes: Sequence[int]) -> bool:
+        """Whether all of these axes may change places."""
+        sizes = [self.spacing[axis] for axis in axes] if self.spacing else [1.0]
+        return len({self.multiple[axis] for axis in axes}) == 1 and max(sizes) <= MOST_STRETCHED * min(sizes)
+
+
 def _plane(axis: int) -> tuple[int, int]:
     """The axes of the plane in which a turn about an axis goes."""
     first, second = (a for a in AXES if a != axis)
     return first, second
 
 
-def _turns(extent: Shape, multiple: Shape, axes: Sequence[int]) -> tuple[Turn, ...]:
+def _turns(extent: Shape, grid: _Grid, axes: Sequence[int]) -> tuple[Turn, ...]:
     """All turns that leave the extent, none first."""
     turns = [Turn(axis=0, quarters=0)]
     for axis in axes:
@@ -113,16 +130,16 @@ def _turns(extent: Shape, multiple: Shape, axes: Sequence[int]) -> tuple[Turn, .
         # in a single row a half turn would be a mirror image
         if min(extent[first], extent[second]) == 1:
             continue
-        square = extent[first] == extent[second] and multiple[first] == multiple[second]
+        square = extent[first] == extent[second] and grid.alike((first, second))
         turns += [Turn(axis=axis, quarters=quarters) for quarters in ((1, 2, 3) if square else (2,))]
     return tuple(turns)
 
 
-def _croppings(extent: Shape, multiple: Shape) -> Iterator[Shape]:
-    """The extent, and what is left when axes that are resolved alike are cropped to the shortest of them."""
+def _croppings(extent: Shape, grid: _Grid) -> Iterator[Shape]:
+    """The extent, and what is left when axes that are alike are cropped to the shortest of them."""
     yield extent
     for cropped in (*combinations(AXES, 2), AXES):
-        if len({multiple[axis] for axis in cropped}) == 1:
+        if grid.alike(cropped):
             side = min(extent[axis] for axis in cropped)
             z, y, x = (side if axis in cropped else extent[axis] for axis in AXES)
             yield z, y, x

@@ -1,6 +1,7 @@
 """Which turns an extent allows, that they are turns, and that all of them are different."""
 
 import math
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -73,6 +74,18 @@ def test_thick_slices_are_turned_by_quarters_in_their_plane_alone():
 def test_a_plane_is_cropped_to_a_square_where_half_of_the_voxels_is_left(extent, multiple, kept, turns):
     found = possible_turns(extent, multiple)
     assert (found.extent, len(found.turns)) == (kept, turns)
+
+
+@pytest.mark.parametrize(
+    ("spacing", "turns"),
+    [((1.0, 1.0, 1.0), 10), ((1.0, 1.05, 1.0), 10), ((2.0, 1.0, 1.0), 6), ((1.0, 1.2, 1.5), 4)],
+)
+def test_voxels_that_are_longer_along_one_axis_are_turned_by_halves(spacing, turns):
+    """Though the network pools all axes alike."""
+    assert len(possible_turns((8, 8, 8), (2, 2, 2), spacing=spacing).turns) == turns
+    # nor is anything cropped where that brings no turn
+    extent = (8, 8, 10)
+    assert possible_turns(extent, (2, 2, 2), (0,), spacing).extent == ((8, 8, 8) if turns > 4 else extent)
 
 
 def test_only_the_axes_asked_for_are_turned_about_and_cropped_for():
@@ -164,3 +177,5 @@ def test_a_scope_tells_extent_and_resolution(make_scope):
         extent=(4, 8, 4), turns=(Turn(0, 0), Turn(0, 2), Turn(1, 1), Turn(1, 2), Turn(1, 3), Turn(2, 2))
     )
     assert turns_of(make_scope(1, extent=(4, 8, 4)), (0,)).turns == (Turn(0, 0), Turn(0, 2))
+    thick = replace(make_scope(1, extent=(4, 8, 4)), spacing=(3.0, 1.0, 1.0))
+    assert turns_of(thick, (1,)).turns == (Turn(0, 0), Turn(1, 2))

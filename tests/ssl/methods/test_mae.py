@@ -128,6 +128,11 @@ def test_the_loss_is_the_mean_square_over_masked_voxels_alone(make_mae, make_vie
     assert float(perfect.loss) == float(perfect.logs["unexplained_variance"]) == 0
 
 
+def test_views_keep_their_grey_values():
+    """He et al. 2022, table 1e: changed ones made it worse."""
+    assert Mae.views(MaeConfig()).plain
+
+
 def test_ratio_and_block_are_those_of_the_settings(make_mae, make_views):
     method, batch = make_mae(paint=lambda shown: shown, mask_ratio=0.25, block=(1, 2, 1)), make_views(1)
     method(batch, 0)
