@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from ..data.settings import plain
+from ..data.settings import parse, plain
 from ..data.volume import Shape
 from ..seg.networks.registry import Architecture, build
 from ..seg.networks.topology import Topology
@@ -120,7 +120,7 @@ def builds_from_defaults(registered: Registered, situation: Situation) -> None:
     assert isinstance(method, Method), f"{type(method).__name__} is no Method"
     assert registered.summary.endswith("."), "the first line of its docstring is no sentence"
     assert registered.method.source, "it names no source"
-    again = registered.config(**plain(registered.config()))
+    again = parse(registered.config, plain(registered.config()), "options")
     assert again == registered.config(), "its settings are others after a file has held them"
 
 
