@@ -6,11 +6,12 @@ What is looked at, and what each kind of collapse leaves behind:
   (Chen and He 2021, SimSiam, arXiv:2011.10566, section 4.1).
 - dimensional: they differ along one or two directions alone; the effective rank falls (Jing et al. 2022,
   arXiv:2110.09348).
-- resting: the loss has stayed at the value that it has when all embeddings are the same, such as the margin
-  of a triplet loss.
-- centring, sharpening: a teacher whose outputs are the same for every view (KL divergence zero): evenly over
-  all prototypes (its entropy stays at ln K), or on one of them (its entropy is zero). Caron et al. 2021,
-  DINO, arXiv:2104.14294, section 5.3.
+- resting: the loss has stayed at the value that it has when all outputs are the same, such as the margin of a
+  triplet loss or the logarithm of the number of answers. A task that is too hard looks alike.
+- centring, sharpening: a teacher that says the same of every view, so that its outputs hold no information
+  about which one it is: they are spread over prototypes (their entropy stays above zero, at ln K where it is
+  over all), or on one of them (their entropy is zero). Caron et al. 2021, DINO, arXiv:2104.14294, section
+  5.3, where a KL divergence of zero tells of it; so does that of a teacher which is rightly sure of all.
 
 A loss that diverges without any of these is a failure of its own, which the loop stops.
 """
@@ -35,8 +36,8 @@ Kind = Literal["complete", "dimensional", "resting", "centring", "sharpening"]
 _LEAST_SPREAD, _LEAST_RANK = 0.1, 2.0
 # a loss that rests is within a hundredth of its resting value, on average and in every step
 _NEAR = 0.01
-# nats; a healthy teacher of a student that still learns is further from it
-_NO_DIVERGENCE, _NO_ENTROPY = 0.01, 0.05
+# nats
+_NO_INFORMATION, _NO_ENTROPY = 0.01, 0.05
 # the last steps that are judged, and how many there have to be
 _LAST, _ENOUGH = 50, 10
 
@@ -66,8 +67,9 @@ def diagnose(
     Args:
         step: how many steps were made.
         measures: of the method's embeddings.
-        recent: what was recorded of the last steps ("loss", and of a teacher "kl" and "teacher_entropy").
-        resting_loss: the loss of embeddings that are all the same; of a teacher with K prototypes ln K.
+        recent: what was recorded of the last steps: "loss", and of a teacher "teacher_entropy" and
+            "teacher_information", in nats.
+        resting_loss: the loss of outputs that are all the same; of a teacher with K prototypes ln K.
     """
     for kind, (found, remedy) in (
         *_of_teacher(recent, resting_loss),
@@ -82,20 +84,23 @@ Finding = tuple[Kind, tuple[str, str]]
 
 
 def _of_teacher(recent: Sequence[Mapping[str, float]], most: float | None) -> list[Finding]:
-    told = [line for line in recent if "kl" in line and "teacher_entropy" in line]
-    if len(told) < _ENOUGH or most is None:
+    told = [line for line in recent if "teacher_information" in line]
+    if len(told) < _ENOUGH:
         return []
-    kl, entropy = fmean(line["kl"] for line in told), fmean(line["teacher_entropy"] for line in told)
-    if kl > _NO_DIVERGENCE:
+    information, entropy = (
+        fmean(line[f"teacher_{what}"] for line in told) for what in ("information", "entropy")
+    )
+    if information > _NO_INFORMATION:
         return []
-    found = f"the teacher's KL divergence is {kl:.2g}, its entropy {entropy:.3g} where ln K is {most:.3g}"
+    found = (
+        f"the teacher says the same of every view ({information:.2g} nats), with an entropy of {entropy:.3g}"
+    )
     if entropy < _NO_ENTROPY:
-        return [
-            ("sharpening", (found, "Raise the teacher's temperature, or lower the momentum of its centre"))
-        ]
-    if entropy > (1 - _NEAR) * most:
-        return [("centring", (found, "Lower the teacher's temperature, or the learning rate (optimizer.lr)"))]
-    return []
+        remedy = "Raise the teacher's temperature, or lower the momentum of its centre"
+        return [("sharpening", (found, remedy))]
+    of_most = "" if most is None else f" where ln K is {most:.3g}"
+    remedy = "Lower the teacher's temperature, or the learning rate (optimizer.lr)"
+    return [("centring", (found + of_most, remedy))]
 
 
 def _of_embeddings(measures: EmbeddingMeasures) -> list[Finding]:
@@ -117,8 +122,8 @@ def _of_loss(recent: Sequence[Mapping[str, float]], resting: float | None) -> li
         return []
     if max(abs(loss - resting) for loss in losses) > _NEAR * abs(resting):
         return []
-    found = f"the loss rests at {fmean(losses):.4g}; where all embeddings are the same it is {resting:.4g}"
-    return [("resting", (found, "Lower optimizer.lr, or make its views more alike (views.boxes.overlap)"))]
+    found = f"the loss rests at {fmean(losses):.4g}; of outputs that are all the same it is {resting:.4g}"
+    return [("resting", (found, "Lower optimizer.lr, train for more steps, or make the task easier"))]
 
 
 class CollapseWatch:

@@ -149,7 +149,7 @@ class Method(nn.Module, ABC):
         return pool(self.network.decode(self.network.encode(view)))
 
     def resting_loss(self) -> float | None:
-        """The loss of embeddings that are all the same: where it rests, the training has collapsed.
+        """The loss of outputs that are all the same: a training that rests there has learned nothing.
 
         None where a loss tells nothing of that.
         """

@@ -10,7 +10,8 @@ features. It is no product: a network that is fine-tuned as a whole is better by
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated
+from statistics import fmean
+from typing import Annotated, cast
 
 import numpy as np
 import torch
@@ -55,10 +56,15 @@ class ProbeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeScores:
-    """Dice of a probe on volumes that it was not fitted on: the mean over classes, and of each class."""
+    """Dice of a probe on volumes that it was not fitted on, where it is defined.
+
+    `dice` is the mean over cases, of each the mean over classes; `per_class` is of each class over the cases,
+    `per_case` of each case over the classes.
+    """
 
     dice: float
     per_class: dict[int, float]
+    per_case: dict[str, float]
 
 
 class DenseProbe(nn.Module):
@@ -143,10 +149,24 @@ def probe(
     config, table = config or ProbeConfig(), plan.labels or LabelTable()
     frozen = DenseProbe(network, part_blocks(architecture, part), architecture, table.outputs)
     _fit(frozen.eval(), store, labelled, plan, config, seed)
-    # the predictor asks a network for nothing but logits
-    found = Validator(store, tuple(test), plan, frozen)()  # type: ignore[arg-type]
-    classes = {int(name.split("/")[1]): value for name, value in found.items() if name.startswith("dice/")}
-    return ProbeScores(dice=found.get("score", math.nan), per_class=classes)
+    return _scored(frozen, store, test, plan)
+
+
+def _scored(frozen: DenseProbe, store: Store, test: Sequence[str], plan: Plan) -> ProbeScores:
+    per_case: dict[str, float] = {}
+    per_class: dict[int, list[float]] = {}
+    for case in test:
+        # the predictor asks a network for nothing but logits
+        found = Validator(store, (case,), plan, cast(Network, frozen))()
+        if "score" in found:
+            per_case[case] = found.pop("score")
+        for name, value in found.items():
+            per_class.setdefault(int(name.removeprefix("dice/")), []).append(value)
+    return ProbeScores(
+        dice=fmean(per_case.values()) if per_case else math.nan,
+        per_class={c: fmean(values) for c, values in sorted(per_class.items())},
+        per_case=per_case,
+    )
 
 
 @torch.inference_mode()
@@ -264,12 +284,13 @@ def _logistic(
 
 @settings
 class Probed:
-    """Dice of a probe on a part of a network, of "trained" weights or "random" ones that it might begin with."""
+    """Dice of a probe on a part of a network: of its "trained" weights, or of "random" ones."""
 
     weights: str
     part: str
     dice: float
     per_class: dict[int, float]
+    per_case: dict[str, float]
 
 
 def probe_checkpoint(
@@ -325,5 +346,5 @@ def probe_checkpoint(
                 config=config,
                 seed=seed,
             )
-            found.append(Probed(weights=weights, part=part, dice=scores.dice, per_class=scores.per_class))
+            found.append(Probed(weights=weights, part=part, **vars(scores)))
     return tuple(found)

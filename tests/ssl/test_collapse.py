@@ -28,11 +28,17 @@ def steps(number=20, **values):
         (POOLED, steps(loss=0.2), 0.2, "resting"),
         (HEALTHY, [*steps(19, loss=0.2), {"loss": 0.19}], 0.2, None),
         (HEALTHY, steps(9, loss=0.2), 0.2, None),
-        (HEALTHY, steps(loss=5.0, kl=0.001, teacher_entropy=LN_K), LN_K, "centring"),
-        (HEALTHY, steps(loss=0.0, kl=0.001, teacher_entropy=0.01), LN_K, "sharpening"),
-        (HEALTHY, steps(loss=5.0, kl=0.001, teacher_entropy=3.0), LN_K, None),
-        (HEALTHY, steps(loss=5.0, kl=0.5, teacher_entropy=LN_K), LN_K, None),
-        (replace(HEALTHY, spread=0.01), steps(loss=0.0, kl=0.0, teacher_entropy=0.0), LN_K, "sharpening"),
+        (HEALTHY, steps(loss=5.0, teacher_information=0.001, teacher_entropy=LN_K), LN_K, "centring"),
+        (HEALTHY, steps(loss=5.0, teacher_information=0.001, teacher_entropy=3.0), LN_K, "centring"),
+        (HEALTHY, steps(loss=0.0, teacher_information=0.001, teacher_entropy=0.01), LN_K, "sharpening"),
+        (HEALTHY, steps(loss=0.0, teacher_information=1.3, teacher_entropy=0.01), LN_K, None),
+        (HEALTHY, steps(9, loss=5.0, teacher_information=0.0, teacher_entropy=0.0), LN_K, None),
+        (
+            replace(HEALTHY, spread=0.01),
+            steps(loss=0.0, teacher_information=0.0, teacher_entropy=0.0),
+            LN_K,
+            "sharpening",
+        ),
     ],
 )
 def test_what_is_found(measures, recent, resting, kind):

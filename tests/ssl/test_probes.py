@@ -41,7 +41,9 @@ def test_a_probe_tells_the_classes_of_volumes_it_was_not_fitted_on(tiny_store, p
         network, architecture_for(plan), plan, tiny_store, ["c00", "c01"], ["c08", "c09"], config=CONFIG
     )
     assert set(found.per_class) == {1, 2}
+    assert set(found.per_case) == {"c08", "c09"}
     assert found.dice == pytest.approx(np.mean(list(found.per_class.values())))
+    assert found.dice == pytest.approx(np.mean(list(found.per_case.values())))
     assert found.dice > 0.7
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
 
