@@ -3,14 +3,17 @@
 from ..method import METHODS, Registered, find_method
 from . import (
     augmentation,
+    byol,
     cpc,
     genesis,
     jigsaw,
     mae,
     relative_location,
     rotation,
+    simclr,
     sum,
     triplet,
+    vicreg,
     volume_fusion,
 )
 
@@ -18,6 +21,7 @@ __all__ = [
     "METHODS",
     "Registered",
     "augmentation",
+    "byol",
     "cpc",
     "find_method",
     "genesis",
@@ -25,7 +29,9 @@ __all__ = [
     "mae",
     "relative_location",
     "rotation",
+    "simclr",
     "sum",
     "triplet",
+    "vicreg",
     "volume_fusion",
 ]
