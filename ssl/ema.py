@@ -23,7 +23,7 @@ def teacher_of(student: M) -> M:
 def follow(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
     """Moves the teacher's weights to `momentum` x its own + (1 - `momentum`) x the student's.
 
-    Buffers (running means) are taken over as they are, as BYOL's and DINO's code do.
+    Buffers (running means) are taken over as they are; in BYOL's and DINO's code a teacher gathers its own.
     """
     for mine, theirs in zip(teacher.parameters(), student.parameters(), strict=True):
         mine.lerp_(theirs, 1 - momentum)
