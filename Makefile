@@ -19,7 +19,7 @@ TEST_WORKERS ?= 2
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo test test-neighbours check format bench bench-nnunet schedules networks pictures clean
+.PHONY: help demo test test-neighbours check format bench method-costs bench-nnunet schedules networks pictures clean
 help:
 	@echo "make demo    synthetic nuclei: pretrain, fine-tune, compare, report (about 10 minutes, the first time 12)"
 	@echo "make test    all tests (under 10 minutes)"
@@ -27,6 +27,7 @@ help:
 	@echo "make check   format, lint, types (about 20 seconds)"
 	@echo "make format  mends format and lint where it can"
 	@echo "make bench   measures the parts of a training on this machine, beside other tools"
+	@echo "make method-costs   measures a step of each pretext method beside a supervised one (some minutes)"
 	@echo "make bench-nnunet FEWVOX_DATASETS=FOLDER  accuracy beside nnU-Net's, in $(NNUNET) (four to five hours)"
 	@echo "make schedules FEWVOX_DATASETS=FOLDER  compares the schedules of fine-tuning on hippocampi (two hours)"
 	@echo "make networks FEWVOX_DATASETS=FOLDER   compares the networks on hippocampi (an hour)"
@@ -73,6 +74,11 @@ format: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/fewvox bench all
+
+# what `fewvox methods` shows; METHODS="--method mae --method dino" measures these alone
+METHODS ?=
+method-costs: $(INSTALLED)
+	$(BIN)/python -m fewvox.experiments.bench.methods $(METHODS)
 
 # --no-deps: nnU-Net's networks ask for timm and that for torchvision, which plain U-Nets do not use; what they
 # do use comes after it

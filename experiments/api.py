@@ -38,6 +38,7 @@ from ..seg.guard import patches_of
 from ..seg.handoff import hand_over
 from ..seg.neighbours.sources import open_source
 from ..seg.networks.registry import NETWORKS, architecture_for, build
+from ..seg.networks.registry import PLUGINS as NETWORK_PLUGINS
 from ..seg.predict import PredictConfig
 from ..seg.training import planned as planned_training
 from ..seg.transfer_report import Choice, TransferReport
@@ -45,12 +46,15 @@ from ..ssl import embeddings as embedding
 from ..ssl import pretrain as pretraining
 from ..ssl import probes as probing
 from ..ssl.embeddings import Embeddings
-from ..ssl.methods.registry import METHODS
+from ..ssl.method import PLUGINS as METHOD_PLUGINS
 from ..ssl.pretrain import PretrainConfig, Pretrained
 from ..ssl.probes import Probed
+from . import plugin_checks
 from .config import configuration, read_cases, read_split
 from .display import TrainingDisplay, bytes_text, console, meter
+from .method_list import MethodFacts, method_facts
 from .planning import check_one_source, label_kind_of, planned
+from .plugin_checks import Checked
 from .reading import LabelReading, Reading, scan_options
 
 if TYPE_CHECKING:
@@ -483,14 +487,25 @@ def demo(out: str | Path | None = None, *, fast: bool = False) -> "Comparison":
     return run_demo(out, fast=fast)
 
 
-def methods() -> dict[str, str]:
-    """The pretext methods there are, and in a line what each does."""
-    return {name: registered.summary for name, registered in sorted(METHODS.items())}
+def methods() -> tuple[MethodFacts, ...]:
+    """The pretext methods there are, of installed packages too; what of those cannot be used is said."""
+    _warn(METHOD_PLUGINS.load_all())
+    return method_facts()
 
 
 def networks() -> dict[str, str]:
-    """The networks there are, and in a line what each is and where it is from."""
+    """The networks there are, of installed packages too, and in a line what each is and where it is from."""
+    _warn(NETWORK_PLUGINS.load_all())
     return {name: registered.summary for name, registered in NETWORKS.items()}
+
+
+def check_plugin(name: str) -> tuple[Checked, ...]:
+    """Whether a method, a network or an augmentation keeps to what ours keep to.
+
+    Args:
+        name: of ours, or one that an installed package offers; everything that has this name is checked.
+    """
+    return plugin_checks.check_plugin(name)
 
 
 def compare(config: str | Path, out: str | Path, *, set: Sequence[str] = ()) -> "Comparison":
@@ -515,7 +530,7 @@ def bench(what: str, *, json: str | Path | None = None) -> "tuple[Figure, ...]":
     """Measures a part of fewvox on this machine, in turn with other tools that are installed.
 
     Args:
-        what: "store", "supply", "train", "predict" or "all".
+        what: "store", "supply", "train", "predict", "methods" or "all".
         json: file to write the ratios to, by their keys, and under "figures" all that was measured.
     """
     from .bench.bench import bench as run_bench
@@ -657,6 +672,11 @@ def evaluate(
     if json is not None:
         write_text(Path(json), json_library.dumps({**plain(found), "mean_dice": found.mean()}, indent=1))
     return found
+
+
+def _warn(problems: Sequence[UserError]) -> None:
+    for problem in problems:
+        _say(f"warning: {problem}")
 
 
 def _say(text: str) -> None:

@@ -328,11 +328,10 @@ def compare(
 
 @app.command()
 def methods() -> None:
-    """List the pretext methods."""
-    from . import api
+    """List the pretext methods: what each does, where it is from, what it trains, what a step costs."""
+    from . import api, tables
 
-    for name, summary in api.methods().items():
-        console.print(f"[bold]{name:10}[/] {escape(summary)}", highlight=False)
+    console.print(tables.methods_table(api.methods()))
 
 
 @app.command()
@@ -344,9 +343,22 @@ def networks() -> None:
         console.print(f"[bold]{name:14}[/] {escape(summary)}", highlight=False)
 
 
+@app.command("check-plugin")
+def check_plugin(
+    name: Annotated[str, typer.Argument(help="Of a method, a network or an augmentation.")],
+) -> None:
+    """Try whether what a package offers (or one of ours) keeps to the contract; exit 1 where it does not."""
+    from . import api, tables
+
+    found = api.check_plugin(name)
+    console.print(tables.checks_table(name, found))
+    if not all(each.passed for each in found):
+        raise typer.Exit(1)
+
+
 @app.command()
 def bench(
-    what: Annotated[str, typer.Argument(help="store, supply, train, predict or all.")],
+    what: Annotated[str, typer.Argument(help="store, supply, train, predict, methods or all.")],
     json: JsonFile = None,
 ) -> None:
     """Measure a part of fewvox on this machine, in turn with other tools that are installed."""

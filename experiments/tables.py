@@ -13,6 +13,8 @@ from ..seg.object_metrics import ObjectScores
 from ..ssl.embeddings import Embeddings
 from ..ssl.probes import Probed
 from .bench.figure import Figure
+from .method_list import MethodFacts
+from .plugin_checks import Checked
 from .results import ArmSummary, Difference, Results
 
 # more rows than this hide the problems that follow them
@@ -184,6 +186,39 @@ def probe_table(found: Sequence[Probed]) -> Table:
     for each in found:
         per_class = (_number(each.per_class.get(value)) for value in classes)
         table.add_row(each.part, each.weights, _number(each.dice), *per_class)
+    return table
+
+
+def methods_table(methods: Sequence[MethodFacts]) -> Table:
+    """A row for each method: what it does and where it is from, what it trains, what a step costs."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("method", "what it does, and where it is from", "trains"):
+        table.add_column(column, no_wrap=column != "what it does, and where it is from")
+    table.add_column("cost", justify="right")
+    for m in methods:
+        source = m.source if m.package is None else f"{m.source} (from {m.package})"
+        told = f"{escape(m.summary)}\n[dim]{escape(source)}[/]"
+        cost = "-" if m.cost is None else f"{m.cost:.1f}"
+        table.add_row(f"[bold]{escape(m.name)}[/]", told, ", ".join(m.trains), cost)
+    table.caption = (
+        "cost: the time of a training step, relative to supervised training; -: not measured. What it was "
+        "measured on: experiments/configs/method_costs.csv"
+    )
+    table.caption_justify = "left"
+    return table
+
+
+def checks_table(name: str, found: Sequence[Checked]) -> Table:
+    """A row for each check: ok, or what was found in which situation."""
+    failed = sum(not each.passed for each in found)
+    table = Table(title=f"{escape(name)}: {failed} of {len(found)} checks failed" if failed else escape(name))
+    for column in ("kind", "check", "found"):
+        table.add_column(column, overflow="fold")
+    for each in found:
+        faults = [f"{what}: {fault}" if what else fault for what, fault in each.faults.items()]
+        told = f"[red]{escape(chr(10).join(faults))}[/]" if faults else "[green]ok[/]"
+        note = f"\n[dim]{escape(each.note)}[/]" if each.note and not faults else ""
+        table.add_row(each.kind, escape(each.check), told + note)
     return table
 
 

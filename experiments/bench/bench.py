@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from ...data.errors import UserError
 from .figure import RUNS, Figure
+from .methods import method_figures
 from .predict import predict_figures
 from .store import store_figures
 from .supply import supply_figures
@@ -18,6 +19,7 @@ PARTS: dict[str, Callable[[int], list[Figure]]] = {
     "supply": supply_figures,
     "train": train_figures,
     "predict": predict_figures,
+    "methods": method_figures,
 }
 
 

@@ -227,11 +227,22 @@ def pretrained(tiny_store, tmp_path_factory) -> Path:
     return api.pretrain("mae", tiny_store.path, out, test=3, set=SMALL).path
 
 
-def test_the_methods_are_listed_with_what_they_do(typed):
+def test_the_methods_are_listed_with_what_they_do_and_where_they_are_from(typed):
     status, told = typed("methods")
     assert status == 0
-    for name in ("triplet", "mae"):
-        assert f"{name} {METHODS[name].summary}" in " ".join(told.split())
+    for name in METHODS:
+        method = METHODS[name]
+        assert f"{name} {method.summary} {', '.join(method.method.trains)}" in told
+        assert method.method.source in told
+
+
+def test_what_keeps_to_the_contract_is_told_check_by_check(typed):
+    status, told = typed("check-plugin", "noise")
+    assert status == 0
+    assert "augmentation │ same seed same result │ ok" in told
+    status, told = typed("check-plugin", "nosuch")
+    assert status == 1
+    assert "no method, network or augmentation of that name. There are methods: " in told
 
 
 def test_the_networks_are_listed_with_where_they_are_from(typed):

@@ -50,7 +50,7 @@ def images_of(case: str, batch: int = 2) -> torch.Tensor:
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_a_network_keeps_to_the_contract(name, check):
-    check(name, SITUATIONS["anisotropic"])
+    check(name, SITUATIONS["isotropic"])
 
 
 @pytest.mark.parametrize("check", ON_EVERY_PLAN, ids=lambda check: check.__name__)
@@ -178,7 +178,7 @@ def test_a_check_finds_what_it_is_for(monkeypatch, check):
     for part, other in SPOILT[check].items():
         monkeypatch.setattr(f"fewvox.seg.networks.unet.UNet.{part}", other)
     with pytest.raises((AssertionError, RuntimeError)):
-        getattr(network_checks, check)("unet", SITUATIONS["anisotropic"])
+        getattr(network_checks, check)("unet", SITUATIONS["isotropic"])
 
 
 def test_a_plan_that_a_network_cannot_follow_is_refused_by_it():
