@@ -195,6 +195,7 @@ def scope_of(sampler: ViewSampler, plan: Plan, config: PretrainConfig) -> Scope:
         subjects=tuple(sampler.store.cases[case].subject for case in sampler.cases),
         steps=whole(config.steps),
         batch=plan.training.batch,
+        spacing=plan.preprocessing.spacing,
     )
 
 

@@ -5,6 +5,7 @@ from . import (
     augmentation,
     byol,
     cpc,
+    dense_triplet,
     dino,
     genesis,
     jigsaw,
@@ -13,9 +14,11 @@ from . import (
     rotation,
     simclr,
     sum,
+    supervoxel,
     swinunetr,
     triplet,
     vicreg,
+    voco,
     volume_fusion,
 )
 
@@ -25,6 +28,7 @@ __all__ = [
     "augmentation",
     "byol",
     "cpc",
+    "dense_triplet",
     "dino",
     "find_method",
     "genesis",
@@ -34,8 +38,10 @@ __all__ = [
     "rotation",
     "simclr",
     "sum",
+    "supervoxel",
     "swinunetr",
     "triplet",
     "vicreg",
+    "voco",
     "volume_fusion",
 ]

@@ -232,6 +232,12 @@ def test_a_network_begins_as_a_fine_tuning_from_scratch_does(tiny_store, config)
     assert not any(torch.equal(heads[0][name], heads[2][name]) for name in names)
 
 
+def test_a_method_is_told_the_spacing_of_the_volumes(tiny_store):
+    scope = scope_of(sampler_of(tiny_store, find_method("mae")), planned(tiny_store.plan, MAE), MAE)
+    assert scope.spacing is not None
+    assert scope.spacing == tiny_store.plan.preprocessing.spacing
+
+
 # one EfficientNet for all
 @pytest.mark.parametrize("network", [n for n in NETWORKS if n[-1] not in "1234"])
 @pytest.mark.parametrize("method", METHODS)
