@@ -2,6 +2,7 @@
 
 from ..method import METHODS, Registered, find_method
 from . import (
+    arcface,
     augmentation,
     byol,
     cpc,
@@ -25,6 +26,7 @@ from . import (
 __all__ = [
     "METHODS",
     "Registered",
+    "arcface",
     "augmentation",
     "byol",
     "cpc",
