@@ -18,6 +18,7 @@ from .cut import Cut, cut_image, cut_labels
 from .labels import IGNORED
 from .making import making
 from .settings import Probability, settings
+from .share import WHOLE, Share
 from .store import Store
 from .supply import CPU, supplied
 from .volume import Shape
@@ -85,15 +86,25 @@ class PatchSampler:
     draws that voxel from background and foreground together; here foreground has a share of its own already.
     What lies beyond its border is `IGNORED`: beside a few annotated slices, padding would outweigh them.
     Around a case annotated whole it is background, as in nnU-Net.
+
+    Where several processes train together, each has its `share` of the items: together they see what one
+    process with a batch as large as all of theirs would.
     """
 
     def __init__(
-        self, store: Store, cases: Sequence[str], patch: Shape, batch: int, config: PatchConfig, seed: int
+        self,
+        store: Store,
+        cases: Sequence[str],
+        patch: Shape,
+        batch: int,
+        config: PatchConfig,
+        seed: int,
+        share: Share = WHOLE,
     ) -> None:
         if not cases:
             raise ValueError("a sampler needs at least one case")
         self.store, self.cases, self.patch = store, tuple(cases), patch
-        self.batch_size, self.config, self.seed = batch, config, seed
+        self.batch_size, self.config, self.seed, self.share = batch, config, seed, share
         self._foreground: dict[str, dict[int, np.ndarray]] = {}
 
     def batch(self, step: int) -> PatchBatch:
@@ -124,7 +135,7 @@ class PatchSampler:
         return PatchBatch(images=images, labels=labels, cases=tuple(patch.case for patch in patches))
 
     def _items(self, step: int) -> range:
-        return range(step * self.batch_size, (step + 1) * self.batch_size)
+        return self.share.items(step, self.batch_size)
 
     def _case(self, k: int) -> str:
         n = len(self.cases)

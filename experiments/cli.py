@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +11,7 @@ from rich.markup import escape
 
 from ..data.errors import UserError
 from ..data.problems import Problem
+from ..seg.engine.launch import launched
 from .display import console, errors
 from .reading_options import label_kind_option, takes_reading
 
@@ -29,6 +31,10 @@ _GO_ON = {
     True: "continue with --resume (compare: the same line again)",
     False: "run the same line again, with --resume where the run's folder has a config.yaml",
 }
+
+_IN_SEVERAL_PROCESSES = ("pretrain", "finetune")
+# seconds
+_TIME_TO_TELL = 1.0
 
 
 def _show_version(wanted: bool) -> None:
@@ -63,11 +69,19 @@ JsonFile = Annotated[Path | None, typer.Option(help="Write everything to this fi
 
 @app.callback()
 def options(
-    version: Annotated[
+    context: typer.Context,
+    version: Annotated[  # noqa: ARG001 (its callback does it)
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     """Self-supervised pretraining and few-label fine-tuning for 3D image segmentation."""
+    if launched().processes > 1 and context.invoked_subcommand not in _IN_SEVERAL_PROCESSES:
+        raise UserError(
+            f"{launched().processes} processes",
+            found=f"fewvox {context.invoked_subcommand}",
+            rule=f"Several processes do one of these: {', '.join(_IN_SEVERAL_PROCESSES)}",
+            remedy="Run it without torchrun",
+        )
 
 
 @app.command()
@@ -561,21 +575,46 @@ def _show_problem(problem: Problem) -> None:
 
 
 def main() -> None:
-    """The program `fewvox`: errors that a user can act on are told in words, with exit status 1."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    """The program `fewvox`: errors that a user can act on are told in words, with exit status 1.
+
+    Of several processes that train together one tells of its error: that which failed first.
+    """
+    level = logging.ERROR if launched().rank else logging.WARNING
+    logging.basicConfig(level=level, format="%(levelname)s %(message)s")
     from ..seg.engine.stopping import Interrupted
 
     try:
         app()
     except UserError as error:
-        errors.print(f"[red]error[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        _tell_error(str(error))
         sys.exit(1)
     except OSError as error:
         where = error.filename or "a file"
-        told = escape(f"{where}: {error.strerror or error}")
         advice = "Check the path, the rights on it and the space on its disk, and run the command again"
-        errors.print(f"[red]error[/] {told}. {advice}.", highlight=False, soft_wrap=True)
+        _tell_error(f"{where}: {error.strerror or error}. {advice}.")
         sys.exit(1)
     except Interrupted as stop:
+        console.quiet = not _tells()
         console.print(f"{stop}; {_GO_ON[stop.step is not None]}", highlight=False, soft_wrap=True)
         sys.exit(_SIGNAL_EXIT + stop.signal_number)
+    except Exception:
+        if not _tells():
+            sys.exit(1)
+        raise
+
+
+def _tell_error(text: str) -> None:
+    if _tells():
+        errors.print(f"[red]error[/] {escape(text)}", highlight=False, soft_wrap=True)
+
+
+def _tells() -> bool:
+    """Whether what ends this process is to be told."""
+    if launched().processes == 1:
+        return True
+    from ..seg.engine.distributed import first_to_fail  # needs torch, which is slow to import
+
+    if not first_to_fail():
+        # torchrun ends all as soon as one has ended, also one that is still to tell
+        time.sleep(_TIME_TO_TELL)
+    return first_to_fail()

@@ -14,10 +14,13 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-console = Console()
+from ..seg.engine.launch import launched
+
+# of several processes that train together the first one tells
+console = Console(quiet=launched().rank > 0)
 errors = Console(stderr=True)
 if not console.is_terminal:
-    console = Console(width=160)  # a log file has room for whole names
+    console = Console(width=160, quiet=console.quiet)  # a log file has room for whole names
 # without a terminal a line this often shows that work goes on
 _LINE_SECONDS = 10.0
 

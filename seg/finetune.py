@@ -21,6 +21,7 @@ from . import run
 from .checkpoint import CheckpointInfo, check_version, load
 from .deep_supervision import Heads
 from .engine.allocator import kept_memory
+from .engine.distributed import by_the_first, own_share, process_group
 from .engine.loop import Observer, train, whole
 from .engine.schedules import ScheduleName, resolved_schedule
 from .engine.stopping import stoppable
@@ -48,6 +49,7 @@ from .training import (
     extended,
     planned,
     resolved_training,
+    said,
     with_flips,
     within_memory,
 )
@@ -102,6 +104,7 @@ class Finetuned:
 
 
 @stoppable
+@process_group()
 def finetune(
     store: Store,
     split: Split,
@@ -117,7 +120,8 @@ def finetune(
     """Trains a network on the split's training cases and writes a run.
 
     With validation cases, whole volumes are predicted every `validate_every` steps and the best
-    checkpoint is kept; without, the last weights are the result.
+    checkpoint is kept; without, the last weights are the result. Processes that torchrun started train it
+    together (`engine/distributed.py`).
 
     Args:
         store, split: the data, and which of its cases train and validate.
@@ -129,7 +133,7 @@ def finetune(
         observer: is told of steps and validations.
         announce: is given what the user should read before training starts.
     """
-    out, say, resume = Path(out), announce or log.info, resume or extend
+    out, say, resume = Path(out), said(announce), resume or extend
     if resume:
         # before its settings are compared: an older version had others
         check_version(out)
@@ -167,13 +171,11 @@ def finetune(
         )
         report = check_encoder(report, config.keep, config.schedule)
     if resume:
-        run.check_resumable(out, config, ids, report, extend=extend)
-        if run.has_checkpoint(out):
-            run.check_same_data(out, load(out, "last").info, info)
+        by_the_first(run.check_continued, out, config, ids, info, report, extend=extend)
         if extend:
-            say(extended(out, network, config))
+            say(by_the_first(extended, out, network, config))
     else:
-        run.start(out, config, plan, ids, report, store.records)
+        by_the_first(run.start, out, config, plan, ids, report, store.records)
     if report is not None:
         say("\n".join(report.lines()))
     device = choose_device(config.device)
@@ -181,7 +183,7 @@ def finetune(
     keeper = Keeper(network, _transferred(report), config.keep) if report and config.keep.used else None
     task = _task(network, info.architecture.in_channels, plan, keeper, config)
     sampler = PatchSampler(
-        store, split.train, plan.training.patch, plan.training.batch, config.patches, config.seed
+        store, split.train, plan.training.patch, plan.training.batch, config.patches, config.seed, own_share()
     )
     needs = estimate(task, network, sampler.batch(0), config)
     say(needs.line())
@@ -193,7 +195,7 @@ def finetune(
         glance = PatchValidator(store, split.validation, plan, network, config.seed)
         observer = Snapshots(out, plan, validator, observer) if config.pictures else observer
     # what was chosen for weights that are not the last ones any more
-    (out / POSTPROCESS).unlink(missing_ok=True)
+    by_the_first((out / POSTPROCESS).unlink, missing_ok=True)
     with kept_memory(needs.keep_memory), within_memory(network, config):
         scores = train(
             task,
@@ -208,13 +210,20 @@ def finetune(
             observer=observer,
             seed=config.seed,
         )
-    if validator is None and config.pictures:
-        seen = seen_in_training(store, split.train, plan, _result(network, out), config.seed)
-        write_picture(out, plan, seen, "training case", whole(config.steps))
+    by_the_first(_conclude, store, split, plan, network, out, config)
+    return Finetuned(path=out, scores=scores)
+
+
+def _conclude(
+    store: Store, split: Split, plan: Plan, network: Network, out: Path, config: FinetuneConfig
+) -> None:
+    """Writes what a run has beside its checkpoints, once it is trained."""
     if split.validation:
         write_choice(out, store, split.validation, config.device)
+    elif config.pictures:
+        seen = seen_in_training(store, split.train, plan, _result(network, out), config.seed)
+        write_picture(out, plan, seen, "training case", whole(config.steps))
     write_card(out)
-    return Finetuned(path=out, scores=scores)
 
 
 def resolved_config(

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..data.errors import UserError
 from ..data.settings import settings
+from .engine.distributed import processes, summed
 from .engine.schedules import ScheduleConfig
 from .networks.network import Network
 from .transfer_report import TransferReport, block_of, ranges
@@ -95,9 +96,11 @@ class Keeper:
         if self.teacher is not None:
             with torch.no_grad():
                 taught = self.teacher.encode(images)
+            # of the batches of all processes
+            squares = [summed(then.square().mean()) / processes() for then in taught]
             apart = [
-                (now - then).square().mean() / then.square().mean().clamp_min(1e-8)
-                for now, then in zip(encoded, taught, strict=True)
+                (now - then).square().mean() / square.clamp_min(1e-8)
+                for now, then, square in zip(encoded, taught, squares, strict=True)
             ]
             terms["loss/distillation"] = self.config.distillation * torch.stack(apart).mean()
         return terms

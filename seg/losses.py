@@ -1,7 +1,8 @@
 """Losses for segmentation, as values of a setting. They know tensors, not volumes.
 
 Voxels that nobody annotated (`IGNORED`) count nowhere: a batch of nothing else costs 0 and moves no weight.
-All is computed in float32, whatever the logits are.
+All is computed in float32, whatever the logits are. Where several processes train together, sums and counts
+are those of the batches of all of them, so that the mean of their losses is that of one batch.
 """
 
 # Shapes: B = batch, K = classes, C = K, or 1 where a voxel is of one class.
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from ..data.labels import IGNORED
 from ..data.settings import settings
+from .engine.distributed import processes, summed
 
 # of numerator and denominator, so that a class that is neither there nor predicted costs nothing
 _SMOOTH = 1e-5
@@ -126,12 +128,14 @@ def _overlap_loss(told: _Told, first: int, alpha: float, beta: float, *, batch: 
     dims = (0, 2, 3, 4) if batch else (2, 3, 4)
     annotated = told.annotated.to(told.probabilities.dtype)
     probabilities = told.probabilities * annotated
-    overlap = (probabilities * told.truth).sum(dims)
-    wrong = alpha * probabilities.sum(dims) + beta * told.truth.sum(dims)
+    sums = ((probabilities * told.truth).sum(dims), probabilities.sum(dims), told.truth.sum(dims))
+    overlap, predicted, true = (summed(each) if batch else each for each in sums)
+    wrong = alpha * predicted + beta * true
     total = 2 * (wrong + (1 - alpha - beta) * overlap)
     losses = (1 - (2 * overlap + _SMOOTH) / (total + _SMOOTH))[..., first:]
-    counted = (annotated.sum(dims) > 0).expand_as(losses)
-    return (losses * counted).sum() / counted.sum().clamp_min(1)
+    seen = annotated.sum(dims)
+    counted = ((summed(seen) if batch else seen) > 0).expand_as(losses)
+    return (losses * counted).sum() / (counted.sum().clamp_min(1) if batch else _per_process(counted.sum()))
 
 
 def _voxel_loss(told: _Told, gamma: float) -> Tensor:
@@ -139,4 +143,9 @@ def _voxel_loss(told: _Told, gamma: float) -> Tensor:
     each = told.cross_entropy
     if gamma:
         each = (-torch.expm1(-each)) ** gamma * each
-    return (each * told.annotated).sum() / told.annotated.sum().clamp_min(1)
+    return (each * told.annotated).sum() / _per_process(told.annotated.sum())
+
+
+def _per_process(count: Tensor) -> Tensor:
+    """What a sum of this process is divided by, so that the mean over processes is that of all counted."""
+    return summed(count).clamp_min(1) / processes()

@@ -122,6 +122,21 @@ def check_resumable(
         )
 
 
+def check_continued(
+    path: Path,
+    config: Any,
+    split: dict[str, list[str]],
+    info: CheckpointInfo,
+    report: TransferReport | None = None,
+    *,
+    extend: bool = False,
+) -> None:
+    """Raises RunError unless `check_resumable` and, of its last checkpoint, `check_same_data` do not."""
+    check_resumable(path, config, split, report, extend=extend)
+    if has_checkpoint(path):
+        check_same_data(path, load(path, "last").info, info)
+
+
 def continued(path: Path, config: C, resolve: Callable[[C], C]) -> C:
     """The configuration that a run goes on with: resolved for the steps that it began with, however extended.
 

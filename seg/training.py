@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,7 +23,9 @@ from . import run
 from .checkpoint import CheckpointInfo, load
 from .engine.acceleration import accelerate, has_compiler
 from .engine.allocator import Trial, can_keep, kept_memory, tried
+from .engine.distributed import processes, rank
 from .engine.estimate import seconds_per_step, training_bytes
+from .engine.launch import launched
 from .engine.loop import LoopConfig, whole
 from .engine.memory import told_out_of_memory
 from .engine.optimisers import SHORT_TRAINING, resolved
@@ -50,6 +52,8 @@ class TrainingConfig(LoopConfig):
     `seed` decides initial weights and sampling. `workers` are the processes that make batches, which are the
     same whatever their number; 0 is a thread of the training. None: 0 on the CPU, whose cores the network
     needs; half of the cores, up to 8, for a GPU.
+    `processes` are those that train together, each with `batch` items of a step: as many as torchrun started,
+    which is recorded here and need not be set.
     """
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
@@ -65,6 +69,7 @@ class TrainingConfig(LoopConfig):
     compile: bool | None = None
     channels_last: bool | None = None
     keep_memory: bool | None = None
+    processes: Annotated[int, Field(ge=1)] | None = None
 
 
 C = TypeVar("C", bound=TrainingConfig)
@@ -74,7 +79,8 @@ C = TypeVar("C", bound=TrainingConfig)
 class Estimate:
     """What a training will take: seconds (measured), bytes of memory and disk (computed).
 
-    `trial` is of memory that is kept between steps, `keep_memory` whether it is to be.
+    `trial` is of memory that is kept between steps, `keep_memory` whether it is to be. Each of the
+    `processes` that train together takes this memory.
     """
 
     seconds: float
@@ -83,16 +89,25 @@ class Estimate:
     parameters: int
     keep_memory: bool = False
     trial: Trial | None = None
+    processes: int = 1
 
     def line(self) -> str:
         """The estimate as a person reads it."""
         free = psutil.virtual_memory().available
-        short = f" (only {free / 2**30:.1f} GiB are free!)" if self.memory_bytes > free else ""
+        short = (
+            f" (only {free / 2**30:.1f} GiB are free!)" if self.processes * self.memory_bytes > free else ""
+        )
         return (
             f"estimate: {self.seconds / 60:.1f} min of training steps, {self.memory_bytes / 2**30:.2f} GiB "
             f"memory{short}, {self.disk_bytes / 2**20:.0f} MiB disk, {self.parameters:,} parameters"
             + (f"\n{self.trial.line()}" if self.trial else "")
+            + (f"\n{self.processes} processes train together: that memory each" if self.processes > 1 else "")
         )
+
+
+def said(announce: Callable[[str], None] | None) -> Callable[[str], None]:
+    """What to tell the user with: by the first of several processes, and to the log where nobody listens."""
+    return log.debug if rank() else announce or log.info
 
 
 def planned(plan: Plan, config: TrainingConfig) -> Plan:
@@ -127,6 +142,14 @@ def resolved_training(config: C, plan: Plan) -> C:
     """
     steps = whole(config.steps)
     every, device = max(50, steps // 10), choose_device(config.device)
+    if config.processes not in (None, processes()):
+        raise UserError(
+            f"processes {config.processes}",
+            found=f"{processes()} of them",
+            rule="torchrun starts as many as are to train together",
+            remedy=f"Say `torchrun --nproc-per-node {config.processes} --no-python fewvox ...`, or leave "
+            "processes out",
+        )
     return replace(
         config,
         optimizer=resolved(config.optimizer, steps),
@@ -140,13 +163,14 @@ def resolved_training(config: C, plan: Plan) -> C:
         batch=plan.training.batch,
         device="cuda" if device.type == "cuda" else "cpu",
         workers=_workers(device) if config.workers is None else config.workers,
-        compile=has_compiler(device) if config.compile is None else config.compile,
+        compile=has_compiler(device) and processes() == 1 if config.compile is None else config.compile,
+        processes=processes(),
         channels_last=device.type == "cuda" if config.channels_last is None else config.channels_last,
     )
 
 
 def _workers(device: torch.device) -> int:
-    number = default_workers(device)
+    number = max(default_workers(device) // launched().local_processes, int(device.type != "cpu"))
     why = "on the CPU the network needs the cores" if device.type == "cpu" else "half of the cores, up to 8"
     log.info("workers: %d (%s)", number, why)
     return number
@@ -201,7 +225,18 @@ def choose_device(name: str) -> torch.device:
             rule="A CUDA build of torch and a driver are needed",
             remedy="Use device=cpu, or see the README on installing with a GPU",
         )
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    here, gpus = launched(), torch.cuda.device_count()
+    if here.local_processes > gpus:
+        raise UserError(
+            f"{here.local_processes} processes",
+            found=f"{gpus} GPUs",
+            rule="Each process has a GPU of its own",
+            remedy=f"Say `torchrun --nproc-per-node {gpus}`, or device=cpu",
+        )
+    # of several processes each has its own; threads would take the first
+    return torch.device("cuda", here.local_rank) if here.processes > 1 else torch.device("cuda")
 
 
 def accelerated(task: nn.Module, network: Network, config: TrainingConfig) -> nn.Module:
@@ -285,4 +320,5 @@ def estimate(
         parameters=parameters,
         keep_memory=keep,
         trial=trial,
+        processes=processes(),
     )

@@ -1,4 +1,4 @@
-"""What the processes of a training have in common: rows of all of them, with exact gradients.
+"""Rows of all processes that train together, with exact gradients.
 
 A loss that compares the items of a batch has to see those of every process. In one process everything here is
 as if it were not there.
@@ -13,22 +13,16 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..seg.engine.distributed import exchange, processes, rank, summed
 
-def processes() -> int:
-    """How many processes train together."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
-def rank() -> int:
-    """The number of this process, from 0."""
-    return dist.get_rank() if processes() > 1 else 0
+__all__ = ["GatheredBatchNorm", "gathered", "own", "processes", "rank"]
 
 
 def gathered(rows_BD: Tensor) -> Tensor:
     """The rows of every process, (W x B, D), in the order of the processes, all of which have as many.
 
-    The gradient that comes back is the sum of those of all processes. DDP takes the mean over processes, so
-    that a loss over all rows, computed by each of them, has the gradient it would have in one.
+    The gradient that comes back is the sum of those of all processes. As gradients are averaged over
+    processes, a loss over all rows, computed by each of them, has the gradient it would have in one.
     """
     return _Gathered.apply(rows_BD) if processes() > 1 else rows_BD
 
@@ -41,15 +35,14 @@ def own(rows: Tensor) -> Tensor:
 class _Gathered(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:  # noqa: ARG004 (autograd's signature)
-        parts = [torch.empty_like(rows) for _ in range(processes())]
-        dist.all_gather(parts, rows.contiguous())
+        parts = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(processes())]
+        with exchange():
+            dist.all_gather(parts, rows.contiguous())
         return torch.cat(parts)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # noqa: ARG004
-        summed = gradients[0].contiguous()
-        dist.all_reduce(summed)
-        return own(summed)
+        return own(summed(gradients[0]))
 
 
 class GatheredBatchNorm(nn.BatchNorm1d):

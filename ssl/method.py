@@ -61,7 +61,8 @@ class Views:
     Global views come first; local ones may have another extent. `maps[v]` (B, 3, 4), float64, leads from
     indices (z, y, x, 1) of the view's voxels to those of the volume's finest level, through everything
     spatial that was done. The volumes of a batch are distinct, so that two items are never two places of one
-    volume. `seed` is for what a method draws itself, so that a step depends on its batch alone.
+    volume. `seed` is for what a method draws itself, so that a step depends on its batch alone; of processes
+    that train together each has a batch, and a seed, of its own.
     """
 
     views: tuple[Tensor, ...]
@@ -111,7 +112,7 @@ class Scope:
 class Method(nn.Module, ABC):
     """A pretext task, built as `Name(network, Name.heads(scope, config), config, scope)`.
 
-    `network` is what the loss trains, `head` what it has beside. `forward` is what the loop (and DDP) calls.
+    `network` is what the loss trains, `head` what it has beside. `forward` is what the loop calls.
     All random numbers come from the batch's seed, so that a step depends on its batch alone.
 
     - `source`: the paper, in a line.

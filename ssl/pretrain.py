@@ -16,8 +16,9 @@ from ..data.plan import Plan
 from ..data.settings import checked, parse, plain, settings
 from ..data.store import Store
 from ..seg import run
-from ..seg.checkpoint import CheckpointInfo, check_version, load
+from ..seg.checkpoint import CheckpointInfo, check_version
 from ..seg.engine.allocator import kept_memory
+from ..seg.engine.distributed import by_the_first, own_share, process_group
 from ..seg.engine.loop import Observer, TrainingError, train, whole
 from ..seg.engine.optimisers import resolved
 from ..seg.engine.stopping import stoppable
@@ -34,6 +35,7 @@ from ..seg.training import (
     extended,
     planned,
     resolved_training,
+    said,
     with_flips,
     within_memory,
 )
@@ -76,6 +78,7 @@ class Pretrained:
 
 
 @stoppable
+@process_group()
 def pretrain(
     store: Store,
     cases: Sequence[str],
@@ -90,6 +93,8 @@ def pretrain(
 ) -> Pretrained:
     """Trains a network on the given cases of a store, none of whose labels are read, and writes a run.
 
+    Processes that torchrun started train it together (`engine/distributed.py`).
+
     Args:
         store: the data.
         cases: what to train on.
@@ -101,7 +106,7 @@ def pretrain(
         observer: is told of steps and measures.
         announce: is given what the user should read before training starts.
     """
-    out, say, resume = Path(out), announce or log.info, resume or extend
+    out, say, resume = Path(out), said(announce), resume or extend
     if resume:
         # before its settings are compared: an older version had others
         check_version(out)
@@ -123,6 +128,7 @@ def pretrain(
         config.views,
         config.seed,
         whole(config.steps) * config.accumulate,
+        own_share(),
     )
     method = assemble(registered, config, scope_of(sampler, plan, config))
     info = CheckpointInfo(
@@ -142,13 +148,11 @@ def pretrain(
     # before the run begins: a method that cannot do with such views leaves nothing behind
     info = replace(info, trained=reached_blocks(method, first))
     if resume:
-        run.check_resumable(out, config, ids, extend=extend)
-        if run.has_checkpoint(out):
-            run.check_same_data(out, load(out, "last").info, info)
+        by_the_first(run.check_continued, out, config, ids, info, extend=extend)
         if extend:
-            say(extended(out, method.exported_network(), config))
+            say(by_the_first(extended, out, method.exported_network(), config))
     else:
-        run.start(out, config, plan, ids, records=store.records)
+        by_the_first(run.start, out, config, plan, ids, records=store.records)
     task = accelerated(method.to(choose_device(config.device)), method.network, config)
     say(f"{config.method} on {len(cases)} volumes; its loss reaches {', '.join(info.trained)}")
     for line in sampler.fit().lines():
@@ -174,7 +178,7 @@ def pretrain(
             observer=observer,
             seed=config.seed,
         )
-    write_card(out)
+    by_the_first(write_card, out)
     collapse = read_collapse(out)
     if collapse is not None:
         say(f"warning: {collapse.line()}")

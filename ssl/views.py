@@ -18,6 +18,7 @@ from ..data.errors import UserError
 from ..data.loader import step_seed
 from ..data.making import making
 from ..data.settings import settings
+from ..data.share import WHOLE, Share
 from ..data.store import Store
 from ..data.supply import CPU, supplied
 from ..data.volume import Shape
@@ -54,6 +55,9 @@ class ViewSampler:
     Every volume comes equally often: a round is a shuffle of all volumes, cut into batches; what does not
     fill a batch waits for the next shuffle. So the volumes of a batch are distinct. `steps` is the
     length of the training, by which the schedule of the boxes goes. `shapes` are those of an item's views.
+
+    Where several processes train together, each has its `share` of a batch that is as large as all of theirs:
+    they see what one process with such a batch would, and all make the same number of steps.
     """
 
     def __init__(
@@ -66,18 +70,20 @@ class ViewSampler:
         config: ViewConfig,
         seed: int,
         steps: int,
+        share: Share = WHOLE,
     ) -> None:
-        if len(cases) < batch:
+        if len(cases) < share.of * batch:
             raise UserError(
-                f"batch {batch}",
+                f"batch {batch}" + (f" in each of {share.of} processes" if share.of > 1 else ""),
                 found=f"{len(cases)} volumes to pretrain on",
                 rule="The volumes of a batch are distinct",
-                remedy="Add volumes, or set a smaller batch",
+                remedy="Add volumes, or set a smaller batch"
+                + (" or fewer processes" if share.of > 1 else ""),
             )
         _check_exact(config.augment)
         self.store, self.cases, self.patch = store, tuple(cases), patch
         self.batch_size, self.spec, self.config = batch, spec, config
-        self.seed, self.steps = seed, steps
+        self.seed, self.steps, self.share = seed, steps, share
         outputs = [_output(store, patch, name, config.boxes) for name in ("global_boxes", "local_boxes")]
         self.shapes = (outputs[0],) * spec.global_views + (outputs[1],) * spec.local_views
 
@@ -93,15 +99,15 @@ class ViewSampler:
 
     def cases_of(self, step: int) -> tuple[str, ...]:
         """The cases of the batch of a step."""
-        per_round = len(self.cases) // self.batch_size
+        per_round = len(self.cases) // (self.share.of * self.batch_size)
         order = np.random.default_rng([self.seed, 3, step // per_round]).permutation(len(self.cases))
-        first = step % per_round * self.batch_size
-        return tuple(self.cases[i] for i in order[first : first + self.batch_size])
+        return tuple(self.cases[order[k]] for k in self.share.items(step % per_round, self.batch_size))
 
     def read(self, step: int) -> tuple[ReadItem, ...]:
         """What of the store the batch of a step is made of."""
         progress = step / max(1, self.steps - 1)
-        return self._read(self.cases_of(step), step_seed(self.seed, step), progress)
+        first = self.share.index * self.batch_size
+        return self._read(self.cases_of(step), step_seed(self.seed, step), progress, first)
 
     def finish(self, items: Sequence[ReadItem]) -> Views:
         """The batch made of what was read, on the device where that is."""
@@ -135,8 +141,8 @@ class ViewSampler:
         spacing = self.store.plan.preprocessing.spacing
         return Frame(extent=self.store.cases[case].shape, patch=self.patch, spacing=spacing)
 
-    def _read(self, cases: Sequence[str], seed: int, progress: float) -> tuple[ReadItem, ...]:
-        return tuple(self._item(case, Draws((seed, i)), progress) for i, case in enumerate(cases))
+    def _read(self, cases: Sequence[str], seed: int, progress: float, first: int = 0) -> tuple[ReadItem, ...]:
+        return tuple(self._item(case, Draws((seed, i)), progress) for i, case in enumerate(cases, first))
 
     def _item(self, case: str, draws: Draws, progress: float) -> ReadItem:
         with making((case,)):

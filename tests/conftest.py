@@ -1,7 +1,11 @@
 """Tiny data sets for the tests of all floors."""
 
-from collections.abc import Callable
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -30,6 +34,8 @@ settings.register_profile("fewvox", deadline=None)
 settings.load_profile("fewvox")
 
 SHAPE = (12, 16, 14)
+# seconds that processes are waited for
+PATIENCE = 120.0
 
 
 def blobs(index: int, shape: tuple[int, int, int] = SHAPE) -> tuple[np.ndarray, np.ndarray]:
@@ -177,3 +183,44 @@ def facts_of(id: str, **fields) -> CaseFacts:
 def make_facts() -> Callable[..., CaseFacts]:
     """`facts_of`, for tests of what is concluded from a scan."""
     return facts_of
+
+
+@pytest.fixture(scope="session")
+def in_two_processes(tmp_path_factory) -> Callable[..., list[Any]]:
+    """Runs a script in two processes that may train together; gives what each wrote, None where it did not.
+
+    They are started as torchrun does it, without the process that it is itself. The script is told a file to
+    write (`torch.save`) and the arguments.
+    """
+    import torch
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    def run(script: Path, *arguments: object, statuses: Sequence[int] = (0, 0)) -> list[Any]:
+        folder = tmp_path_factory.mktemp("two")
+        store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        written = [folder / f"{rank}.pt" for rank in range(2)]
+        started = []
+        for rank, file in enumerate(written):
+            environment = {
+                "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2,
+                "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": store.port, "OMP_NUM_THREADS": 1,
+                "TORCHELASTIC_RUN_ID": "test", "TORCHELASTIC_RESTART_COUNT": 0,
+            }  # fmt: skip
+            with file.with_suffix(".log").open("w") as log:
+                process = subprocess.Popen(
+                    [sys.executable, str(script), str(file), *map(str, arguments)],
+                    env={**os.environ, **{name: str(value) for name, value in environment.items()}},
+                    stdout=log,
+                    stderr=log,
+                )
+            started.append(process)
+        try:
+            found = [process.wait(PATIENCE) for process in started]
+        finally:
+            for process in started:
+                process.kill()
+        told = "\n".join(file.with_suffix(".log").read_text() for file in written)
+        assert found == list(statuses), told
+        return [torch.load(file) if file.exists() else None for file in written]
+
+    return run

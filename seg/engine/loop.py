@@ -16,15 +16,16 @@ from ...data.errors import UserError
 from ...data.settings import settings
 from ..checkpoint import CheckpointInfo
 from .average import Average
+from .distributed import by_the_first, highest, rank
 from .optimisers import OptimiserConfig, build_optimiser
 from .precision import Precision, PrecisionName
 from .progress import Progress
 from .rates import Rates, block_namer
 from .schedules import ScheduleConfig
-from .state import TrainingState, random_numbers
+from .state import TrainingState, random_numbers, random_states
 from .step import Batch, Learned, learn
 from .stopping import Interrupted, StopSignal
-from .tracking import Tracker
+from .tracking import Tracker, Untracked
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +95,8 @@ def train(
 ) -> dict[str, float]:
     """Trains to the last step, from the run's last checkpoint if it has one; returns the last scores.
 
-    What is recorded of a step is the mean over its batches.
+    What is recorded of a step is the mean over its batches. Where several processes train together, all call
+    this alike; the first one alone validates, writes and tells `observer`, and all return its scores.
 
     Args:
         task: called with (batch, step), gives a StepResult; holds `network`. What it has beside (heads, a
@@ -117,6 +119,8 @@ def train(
         Interrupted: SIGINT or SIGTERM came; a checkpoint was written if a step was trained.
     """
     steps, each = whole(config.steps), config.accumulate
+    if rank():
+        observer = glance = None
     optimiser = build_optimiser(task, config.optimizer, block_namer(task, network))
     rates = Rates(optimiser, network, config.schedule, steps)
     state = TrainingState(
@@ -133,13 +137,13 @@ def train(
         progress = state.progress
         if progress.stops(config.early_stop):
             return scores
-        tracker = stack.enter_context(closing(Tracker(run, progress.step)))
+        tracker = stack.enter_context(closing(Untracked() if rank() else Tracker(run, progress.step)))
         stop = stack.enter_context(StopSignal())
         stream = stack.enter_context(closing(batches(each * progress.step, each * steps)))
         # the data start up here
         supply = chain(list(islice(stream, 1)), stream)
-        if stop.number:
-            raise Interrupted(stop.number, None)
+        if asked := highest(stop.number):
+            raise Interrupted(asked, None)
         for step in range(progress.step, steps):
             lr = rates.set(step)
             task.train()
@@ -163,12 +167,14 @@ def train(
                     tracker.log(step, {f"patches/{name}": value for name, value in glance().items()})
             last = progress.step == steps
             due = validate is not None and (last or progress.step % whole(config.validate_every) == 0)
-            if not (due or last or stop.number or progress.step % whole(config.checkpoint_every) == 0):
+            # a signal to one process is one to all
+            asked = highest(stop.number)
+            if not (due or last or asked or progress.step % whole(config.checkpoint_every) == 0):
                 continue
             with state.presented() as beside:
                 told, score = {}, None
                 if validate is not None and due:
-                    scores = validate()
+                    scores = by_the_first(validate)
                     score = progress.validated(scores.get("score"), config.smoothing)
                     scores |= {"smoothed_score": score} if score is not None else {}
                     tracker.log(step, {f"{validation}/{name}": value for name, value in scores.items()})
@@ -179,13 +185,15 @@ def train(
                 early = progress.stops(config.early_stop)
                 if early:
                     tracker.log(step, {"stopped_early": progress.step})
-                info = replace(describe(progress.step, told), stopped_early=early)
-                state.save(run, info, score, config.keep_every, beside)
+                info = replace(by_the_first(describe, progress.step, told), stopped_early=early)
+                beside |= {"random": random_states()}
+                by_the_first(state.save, run, info, score, config.keep_every, beside)
             if early:
                 log.warning("stopped early: no better score in %d validations", progress.since_best)
                 break
-            if stop.number and not last:
-                raise Interrupted(stop.number, progress.step)
+            asked = highest(stop.number)
+            if asked and not last:
+                raise Interrupted(asked, progress.step)
     return scores
 
 

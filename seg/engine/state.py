@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -13,6 +14,7 @@ from .. import checkpoint
 from ..checkpoint import CheckpointInfo, check_finite
 from ..model_card import write_card
 from .average import Average
+from .distributed import everyone, rank
 from .precision import Precision
 from .progress import Progress
 
@@ -21,7 +23,8 @@ from .progress import Progress
 class TrainingState:
     """A training's parts.
 
-    The position in the data needs no part of its own: a batch is a function of its step.
+    The position in the data needs no part of its own: a batch is a function of its step. Processes that train
+    together have the same parts, but for the states of their random numbers.
     """
 
     task: nn.Module
@@ -43,7 +46,7 @@ class TrainingState:
         self.optimiser.load_state_dict(state["optimiser"])
         self.precision.scaler.load_state_dict(state["scaler"])
         self.progress = Progress(**state["counters"])
-        _set_random_state(state["random"])
+        _set_random_state(state["random"][rank()])
         return dict(last.info.scores)
 
     @contextmanager
@@ -66,7 +69,7 @@ class TrainingState:
         keep_every: int | None,
         more: dict[str, Any],
     ) -> None:
-        """Writes a checkpoint and its model card; `more` is what `presented` gives.
+        """Writes a checkpoint and its model card; `more` is what `presented` gives, and "random".
 
         Raises CheckpointError, and writes nothing, where a weight is not finite.
         """
@@ -78,7 +81,6 @@ class TrainingState:
             "scaler": self.precision.scaler.state_dict(),
             "counters": dict(vars(self.progress)),
             "task": {name: t for name, t in self.task.state_dict().items() if not name.startswith(own)},
-            "random": _random_state(),
             **more,
         }
         checkpoint.save(run, self.network, info, state, score, keep_every)
@@ -93,18 +95,29 @@ def prefix(task: nn.Module, network: nn.Module) -> str:
 
 @contextmanager
 def random_numbers(seed: int) -> Iterator[None]:
-    """Within the block torch's own generators (dropout) begin at `seed`; after it they are as before."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    """Within the block torch's own generators (dropout) begin at `seed`; after it they are as before.
+
+    Those of processes after the first begin elsewhere: each drops other features.
+    """
+    with torch.random.fork_rng(devices=_gpu()):
+        elsewhere = np.random.SeedSequence([seed, 6, rank()]).generate_state(1, np.uint64)[0] >> 1
+        torch.manual_seed(int(elsewhere) if rank() else seed)
         yield
 
 
-def _random_state() -> dict[str, Any]:
-    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
+def random_states() -> list[dict[str, Any]]:
+    """Where the random numbers of every process are."""
+    return everyone({"cpu": torch.get_rng_state(), "cuda": [torch.cuda.get_rng_state(n) for n in _gpu()]})
 
 
 def _set_random_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["cpu"])
-    # on a machine with other GPUs there is nothing to be exact about
-    if len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    # where there was another number of GPUs there is nothing to be exact about
+    if len(state["cuda"]) == len(_gpu()):
+        for n, of_gpu in zip(_gpu(), state["cuda"], strict=True):
+            torch.cuda.set_rng_state(of_gpu, n)
+
+
+def _gpu() -> list[int]:
+    """The GPU that this process uses, where there is one; to ask others would take memory on them."""
+    return [torch.cuda.current_device()] if torch.cuda.is_available() else []

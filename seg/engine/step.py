@@ -1,13 +1,14 @@
 """One step of a training: from batches to moved weights, or to none where they are of no use."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from .distributed import average_gradients, everyone
 from .state import TrainingState
 
 
@@ -30,7 +31,7 @@ class Batch(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Learned:
-    """What a step found in its batches: mean loss, mean logs, the gradient's norm, and the cases of it.
+    """What a step found in the batches of all processes: mean loss and logs, gradient norm, cases.
 
     `useful`: whether the weights have moved; where not, `cases` are those of the batches at fault, and
     `overflow` tells that the loss scale was.
@@ -51,19 +52,15 @@ def learn(
     device, precision = next(state.network.parameters()).device, state.precision
     kept = [buffer.clone() for buffer in state.task.buffers()]
     state.optimiser.zero_grad(set_to_none=True)
-    loss, logs, cases, bad = 0.0, dict[str, float](), list[str](), list[str]()
+    seen = _Seen()
     for batch in batches:
         with precision.forward():
             result: StepResult = state.task(batch.to(device), step)
-        share = result.loss / number
-        loss += float(share.detach())
-        cases += batch.cases
-        if not math.isfinite(loss):
-            bad = bad or list(batch.cases)
-            continue
-        precision.scaler.scale(share).backward()
-        for name, value in result.logs.items():
-            logs[name] = logs.get(name, 0.0) + float(value) / number
+        seen.add(result, batch.cases, number)
+        # one that is not finite too: other processes may wait for what is exchanged on the way
+        precision.scaler.scale(result.loss / number).backward()
+    everywhere = everyone(seen)
+    bad = [case for each in everywhere for case in each.bad]
     may_overflow = not bad and precision.may_overflow
     norm = math.nan if bad else _update(state, clip_norm)
     useful = math.isfinite(norm)
@@ -72,20 +69,52 @@ def learn(
         for buffer, before in zip(state.task.buffers(), kept, strict=True):
             buffer.copy_(before)
     return Learned(
-        loss=loss,
-        logs=logs,
+        loss=_mean([each.loss for each in everywhere]),
+        logs=_means(everywhere),
         norm=norm,
-        cases=tuple(dict.fromkeys(bad or cases)),
+        cases=tuple(dict.fromkeys(bad or [case for each in everywhere for case in each.cases])),
         useful=useful,
         overflow=may_overflow and not useful,
     )
 
 
+@dataclass
+class _Seen:
+    """What a process has seen of a step: means over its batches, its cases, those of its first bad batch."""
+
+    loss: float = 0.0
+    logs: dict[str, float] = field(default_factory=dict)
+    cases: list[str] = field(default_factory=list)
+    bad: list[str] = field(default_factory=list)
+
+    def add(self, result: StepResult, cases: tuple[str, ...], number: int) -> None:
+        """Takes in one of so many batches."""
+        self.loss += float(result.loss.detach() / number)
+        self.cases += cases
+        if not math.isfinite(self.loss):
+            self.bad = self.bad or list(cases)
+        for name, value in result.logs.items():
+            self.logs[name] = self.logs.get(name, 0.0) + float(value) / number
+
+
+def _means(everywhere: Sequence[_Seen]) -> dict[str, float]:
+    """The mean of each log over the processes that have it."""
+    names = dict.fromkeys(name for each in everywhere for name in each.logs)
+    return {name: _mean([each.logs[name] for each in everywhere if name in each.logs]) for name in names}
+
+
+def _mean(values: Sequence[float]) -> float:
+    # fmean refuses infinities of both signs
+    return sum(values) / len(values)
+
+
 def _update(state: TrainingState, clip_norm: float) -> float:
-    """Moves the weights by the clipped gradients, if these are finite; gives their norm before that."""
+    """Moves the weights by the mean gradients of all processes, clipped, if finite; gives the norm."""
     scaler, optimiser = state.precision.scaler, state.optimiser
-    scaler.unscale_(optimiser)
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    # before the scale is taken off, which looks for overflows: it has to find the same everywhere
+    average_gradients(parameters)
+    scaler.unscale_(optimiser)
     norm = float(nn.utils.clip_grad_norm_(parameters, clip_norm))
     if math.isfinite(norm):
         scaler.step(optimiser)

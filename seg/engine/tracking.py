@@ -32,6 +32,14 @@ class Tracker:
         self._events.close()
 
 
+class Untracked:
+    """What a process has that writes nothing: another one does."""
+
+    def log(self, step: int, values: dict[str, float]) -> None: ...  # noqa: D102
+
+    def close(self) -> None: ...  # noqa: D102
+
+
 def read_metrics(run: Path) -> list[dict[str, Any]]:
     """All recorded lines of a run; a last line that a killed run left incomplete is passed over."""
     lines = (run / METRICS_FILE).read_text(encoding="utf-8").split("\n")

@@ -9,6 +9,7 @@ import torch
 from fewvox.data.augment.chain import preset
 from fewvox.data.labels import IGNORED, LabelTable
 from fewvox.data.loader import PatchBatch, PatchConfig, PatchSampler
+from fewvox.data.share import WHOLE, Share
 from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
@@ -22,8 +23,10 @@ TURNED, TURNED_ALONE = ({"augment": preset(name, spatial=TURN)} for name in ("nn
 def sampler(tiny_store):
     """A sampler of the store's cases; keywords replace the defaults."""
 
-    def make(*, cases=tuple(tiny_store.cases), patch=(6, 8, 8), batch=2, seed=0, **config) -> PatchSampler:
-        return PatchSampler(tiny_store, cases, patch, batch, PatchConfig(**config), seed)
+    def make(
+        *, cases=tuple(tiny_store.cases), patch=(6, 8, 8), batch=2, seed=0, share=WHOLE, **config
+    ) -> PatchSampler:
+        return PatchSampler(tiny_store, cases, patch, batch, PatchConfig(**config), seed, share)
 
     return make
 
@@ -45,6 +48,15 @@ def test_a_batch_depends_on_seed_and_step_alone(sampler):
     forwards = [one.batch(step) for step in range(4)]
     backwards = [other.batch(step) for step in (3, 2, 1, 0)][::-1]
     assert all(same(a, b) for a, b in zip(forwards, backwards, strict=True))
+
+
+@pytest.mark.parametrize("step", [0, 3])
+def test_the_shares_of_several_processes_are_the_batch_of_one(sampler, step):
+    whole = sampler(batch=6, **TURNED).batch(step)
+    shares = [sampler(share=Share(index, 3), **TURNED).batch(step) for index in range(3)]
+    assert torch.equal(torch.cat([share.images for share in shares]), whole.images)
+    assert torch.equal(torch.cat([share.labels for share in shares]), whole.labels)
+    assert sum((share.cases for share in shares), ()) == whole.cases
 
 
 def test_steps_and_seeds_give_different_batches(sampler):

@@ -16,6 +16,7 @@ from fewvox.data.errors import UserError
 from fewvox.data.settings import load_mapping
 from fewvox.data.splits import split
 from fewvox.experiments import api, cli
+from fewvox.seg.engine.launch import Launch
 from fewvox.seg.networks.registry import NETWORKS
 from fewvox.ssl.methods.registry import METHODS
 
@@ -243,6 +244,16 @@ def test_what_keeps_to_the_contract_is_told_check_by_check(typed):
     status, told = typed("check-plugin", "nosuch")
     assert status == 1
     assert "no method, network or augmentation of that name. There are methods: " in told
+
+
+def test_several_processes_train_and_do_nothing_else(typed, monkeypatch):
+    monkeypatch.setattr(cli, "launched", lambda: Launch(processes=2))
+    status, told = typed("methods")
+    assert status == 1
+    assert told == (
+        "error 2 processes: fewvox methods. Several processes do one of these: pretrain, finetune. "
+        "Run it without torchrun."
+    )
 
 
 def test_the_networks_are_listed_with_where_they_are_from(typed):

@@ -1,4 +1,4 @@
-"""The rows T01 to T05, T09, T10, T12 and T14 of the reliability table: trainings, and who supplies them."""
+"""The rows T01 to T05, T09, T10 and T12 to T14 of the reliability table: trainings, and who supplies them."""
 
 import json
 import os
@@ -404,6 +404,113 @@ def test_T12_workers_are_deaf_and_only_the_training_saves(disturb, trains, tmp_p
     assert status == 143
     assert [path.name for path in (tmp_path / "run/checkpoints").glob("step_*")] == ["step_000004"]
     assert workers() == []
+
+
+# T13
+
+TOGETHER = Path(__file__).with_name("two_processes.py")
+STEPS, FAILS_AT, STOPS_AT = 12, 5, 8
+
+
+@pytest.fixture(scope="module")
+def together(tiny_store):
+    """The line that pretrains in a folder on seven volumes, two in each of two processes."""
+
+    def line(out, *more):
+        settings = (
+            *TINY, f"steps={STEPS}", "checkpoint_every=2", "workers=0", "average=0.9",
+            "options.hidden=16", "monitor_volumes=2", "keep_memory=false",
+        )  # fmt: skip
+        told = [f"--set={text}" for text in settings]
+        return [
+            "pretrain",
+            "triplet",
+            "--store",
+            str(tiny_store.path),
+            "--out",
+            str(out),
+            "--test",
+            "3",
+            *told,
+            *more,
+        ]
+
+    return line
+
+
+@pytest.fixture(scope="module")
+def failed(tmp_path_factory, together):
+    """A run of torchrun whose second process raised at a step: folder, exit status, and what each printed."""
+    folder = tmp_path_factory.mktemp("failed")
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+        "--redirects", "3", "--log-dir", str(folder / "logs"), str(TOGETHER), "-",
+        json.dumps([[{FAILS_AT: "raise"}, together(folder / "run")]])
+    ]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    made = subprocess.run(command, env=environment, timeout=PATIENCE, check=False, capture_output=True)
+    logs = [
+        {
+            stream: next((folder / "logs").rglob(f"{rank}/{stream}.log")).read_text()
+            for stream in ("stdout", "stderr")
+        }
+        for rank in range(2)
+    ]
+    return folder / "run", made.returncode, logs
+
+
+@pytest.fixture(scope="module")
+def resumed(tmp_path_factory, failed, together, in_two_processes):
+    """The failed run continued, stopped by a signal to one process and continued; and one at a stretch."""
+    whole = tmp_path_factory.mktemp("whole") / "run"
+    commands = [
+        [{}, together(whole)],
+        [{STOPS_AT: "signal"}, together(failed[0], "--resume")],
+        [{}, together(failed[0], "--resume")],
+    ]
+    kept = sorted(path.name for path in (failed[0] / "checkpoints").iterdir())
+    return whole, in_two_processes(TOGETHER, json.dumps(commands)), kept
+
+
+def test_T13_an_error_in_one_process_ends_all_and_is_told_once(failed):
+    _, status, (first, second) = failed
+    assert status == 1
+    assert re.fullmatch(
+        r"error case c0\d: spoilt\. It is not\. Look at it, or leave it out\.\n", second["stderr"]
+    )
+    assert second["stdout"] == ""
+    assert first["stderr"] == ""
+    assert "error" not in first["stdout"]
+
+
+def test_T13_no_checkpoint_is_written_of_a_step_that_one_process_did_not_make(failed, resumed):
+    _, _, kept = resumed
+    assert kept == ["index.json", "step_000002", "step_000004"]
+
+
+def test_T13_uneven_data_do_not_hang_and_each_process_has_volumes_of_its_own(resumed):
+    whole, statuses, _ = resumed
+    assert [of_process[0] for of_process in statuses] == [0, 0]
+    assert [line["step"] for line in read_metrics(whole) if "loss" in line] == list(range(STEPS))
+    assert len(checkpoint.load(whole, "last").info.trained_on) == 7
+
+
+def test_T13_a_signal_to_one_process_stops_all_at_one_step_and_the_run_ends_as_a_whole_one(failed, resumed):
+    whole, statuses, _ = resumed
+    assert statuses == [[0, 143, 0]] * 2
+    assert_same_run(failed[0], whole)
+    random = checkpoint.load_state(whole)["random"]
+    assert not torch.equal(random[0]["cpu"], random[1]["cpu"])
+
+
+def test_T13_another_number_of_processes_is_refused(resumed, together, fewvox):
+    whole, _, _ = resumed
+    status, told = fewvox(*together(whole, "--resume"))
+    assert status == 1
+    assert "processes was 2, is 1" in told
+    status, told = fewvox(*together(whole.with_name("new"), "--set=processes=2"))
+    assert status == 1
+    assert "processes 2: 1 of them. Torchrun starts" in told
 
 
 @pytest.mark.parametrize("step", [0, 50])

@@ -19,6 +19,7 @@ from fewvox.data.boxes import read_box
 from fewvox.data.cut import cut_image
 from fewvox.data.errors import UserError
 from fewvox.data.settings import override, parse
+from fewvox.data.share import WHOLE, Share
 from fewvox.ssl.box import Box
 from fewvox.ssl.method import Views, ViewSpec
 from fewvox.ssl.schedule import Schedule
@@ -149,10 +150,18 @@ def sampler(tiny_store):
     """A sampler of the store's cases; keywords replace the defaults."""
 
     def make(
-        *, cases=tuple(tiny_store.cases), patch=PATCH, batch=3, views=(1, 1), config=None, seed=0, steps=10
+        *,
+        cases=tuple(tiny_store.cases),
+        patch=PATCH,
+        batch=3,
+        views=(1, 1),
+        config=None,
+        seed=0,
+        steps=10,
+        share=WHOLE,
     ) -> ViewSampler:
         spec = ViewSpec(global_views=views[0], local_views=views[1])
-        return ViewSampler(tiny_store, cases, patch, batch, spec, config or ViewConfig(), seed, steps)
+        return ViewSampler(tiny_store, cases, patch, batch, spec, config or ViewConfig(), seed, steps, share)
 
     return make
 
@@ -320,7 +329,7 @@ def test_batches_in_advance_are_the_batches_of_their_steps(sampler):
 @pytest.fixture
 def drawn(monkeypatch, sampler):
     """What batches ask for (cases, seed, progress), no voxel read."""
-    monkeypatch.setattr(ViewSampler, "_read", lambda self, *asked: asked)
+    monkeypatch.setattr(ViewSampler, "_read", lambda self, *asked: asked[:3])
     return lambda count, **kinds: [sampler(**kinds).read(step) for step in range(count)]
 
 
@@ -383,6 +392,25 @@ def test_a_thin_volume_is_turned_in_its_plane_however_wide_the_box(make_store):
 def test_views_fit_is_that_of_the_volumes(sampler):
     assert set(sampler().fit().outside) == {f"c{i:02}" for i in range(10)}
     assert sampler(patch=(24, 16, 14), config=PLAIN).fit().outside["c00"] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("step", [0, 4])
+def test_the_shares_of_several_processes_are_the_batch_of_one(sampler, step):
+    """Ten volumes, four a step: of each round two are left over, and no share draws more or fewer."""
+    whole = sampler(batch=4).batch(step)
+    shares = [sampler(batch=2, share=Share(index, 2)).batch(step) for index in range(2)]
+    for of_shares, expected in zip(zip(*(s.views for s in shares), strict=True), whole.views, strict=True):
+        assert torch.equal(torch.cat(of_shares), expected)
+    for of_shares, expected in zip(zip(*(s.maps for s in shares), strict=True), whole.maps, strict=True):
+        assert torch.equal(torch.cat(of_shares), expected)
+    assert shares[0].cases + shares[1].cases == whole.cases
+    # what methods draw is drawn by each process for itself
+    assert shares[0].seed == whole.seed != shares[1].seed
+
+
+def test_fewer_volumes_than_the_batches_of_all_processes_are_refused(sampler, tiny_store):
+    with pytest.raises(UserError, match=r"batch 2 in each of 2 processes: 3 volumes.*or fewer processes"):
+        sampler(batch=2, cases=tuple(tiny_store.cases)[:3], share=Share(1, 2))
 
 
 def test_fewer_volumes_than_a_batch_are_refused(sampler):

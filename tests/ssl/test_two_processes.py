@@ -1,0 +1,97 @@
+"""Two processes learn, each from half of a batch, what one learns from the whole of it."""
+
+import runpy
+from pathlib import Path
+
+import pytest
+import torch
+from fewvox.seg import checkpoint
+from fewvox.seg.engine.tracking import read_metrics
+from fewvox.ssl.method_checks import fresh, tiny_batch
+from fewvox.ssl.methods.registry import METHODS
+from torch import nn
+
+SCRIPT = Path(__file__).with_name("two_processes.py")
+one = runpy.run_path(str(SCRIPT))
+
+
+def draws(name) -> bool:
+    """Whether the method draws random numbers: those of two batches are others than those of one."""
+    batch, other = (tiny_batch(METHODS[name], one["SITUATION"], 0) for _ in range(2))
+    object.__setattr__(other, "seed", batch.seed + 1)
+    with torch.no_grad():
+        losses = [fresh(METHODS[name], one["SITUATION"]).train()(views, 0).loss for views in (batch, other)]
+    return not torch.equal(*losses)
+
+
+@pytest.fixture(scope="module")
+def two(in_two_processes, tiny_store, tmp_path_factory):
+    """What each of two processes found, and the folder of their runs."""
+    out = tmp_path_factory.mktemp("two")
+    return in_two_processes(SCRIPT, tiny_store.path, out), out
+
+
+@pytest.fixture(scope="module")
+def alone(tiny_store, tmp_path_factory):
+    """The same trainings by one process, and the folder of their runs."""
+    out = tmp_path_factory.mktemp("one")
+    return one["trainings"](tiny_store.path, out, 4), out
+
+
+def apart(found, expected) -> float:
+    """How far tensors by name are apart, as a share of the expected ones."""
+    assert found.keys() == expected.keys()
+    difference = nn.utils.get_total_norm([found[name] - expected[name] for name in expected])
+    return float(difference / nn.utils.get_total_norm(expected.values()))
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_the_mean_gradient_of_two_processes_is_that_of_their_mean_loss(two, name):
+    """Along it the loss rises as steeply as the gradient says: what was gathered has come back rightly."""
+    (first, second), _ = two
+    assert apart(first[name]["gradients"], second[name]["gradients"]) == 0
+    norm = float(nn.utils.get_total_norm(first[name]["gradients"].values()))
+    assert first[name]["slope"] == pytest.approx(norm, rel=0.05)
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_two_processes_learn_what_one_does_from_the_union_of_their_batches(two, name):
+    if draws(name):
+        pytest.skip("it draws other numbers for two batches than for one")
+    expected = one["learned"](METHODS[name])
+    found = two[0][0][name]
+    assert float(found["loss"]) == pytest.approx(float(expected["loss"]), rel=1e-4)
+    assert apart(found["gradients"], expected["gradients"]) < 1e-3
+    assert found["held"].keys() == expected["held"].keys()
+    for held, tensor in expected["held"].items():
+        torch.testing.assert_close(found["held"][held], tensor, rtol=1e-3, atol=1e-5)
+
+
+def test_triplets_are_compared_with_one_process():
+    """Or the test above could skip all."""
+    assert not draws("triplet")
+
+
+@pytest.mark.parametrize("kind", ["pretrained", "finetuned"])
+def test_a_training_of_two_processes_is_one_of_one_with_a_batch_twice_as_large(two, alone, kind):
+    (first, second), out = two
+    expected, reference = alone
+    assert first[kind] == second[kind]
+    assert first[kind] == pytest.approx(expected[kind], rel=1e-3, abs=1e-3)
+    weights, told = (checkpoint.load(folder / kind, "last").tensors for folder in (out, reference))
+    assert apart(weights, told) < 1e-4
+    for found, line in zip(read_metrics(out / kind), read_metrics(reference / kind), strict=True):
+        assert found == pytest.approx(line, rel=1e-3, abs=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["pretrained", "finetuned"])
+def test_the_first_process_alone_writes_and_tells(two, alone, kind):
+    (first, second), out = two
+    assert second["told"] == []
+    told = [line for line in first["told"] if not line.startswith("estimate")]
+    assert told == [line for line in alone[0]["told"] if not line.startswith("estimate")]
+    files = [
+        {path.relative_to(folder) for path in folder.rglob("*") if "events" not in path.name}
+        for folder in (out / kind, alone[1] / kind)
+    ]
+    assert files[0] == files[1]
