@@ -7,6 +7,7 @@ seeds and scores of one seed in all cases: an interval over the pooled scores wo
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from statistics import fmean
 
 import numpy as np
@@ -142,8 +143,8 @@ def compare_arms(
     """The paired difference of each arm to the baseline at each number of labels.
 
     Only cases that both sides scored with the same seed are compared; there is no difference where no such
-    case is. A seed in which the pretraining of a side collapsed is left out: what it says is nothing of the
-    method. A case whose difference is 0 counts half in `share_better`.
+    case is. A seed in which the pretraining of a side collapsed is left out, and the difference with it told
+    beside. A case whose difference is 0 counts half in `share_better`.
     """
     differences = []
     for labels in label_counts:
@@ -152,14 +153,18 @@ def compare_arms(
             collapsed = {
                 r.seed for r in runs if r.labels == labels and r.arm in (arm, baseline) and r.collapse
             }
-            paired = _paired(case_means(scores, arm, labels), of_baseline)
-            paired = {seed: cases for seed, cases in paired.items() if seed not in collapsed}
+            everything = _paired(case_means(scores, arm, labels), of_baseline)
+            paired = {seed: cases for seed, cases in everything.items() if seed not in collapsed}
             if arm == baseline or not paired:
                 continue
             with_zero = {
                 r.seed for r in runs if r.labels == labels and r.arm in (arm, baseline) and r.zero_classes
             }
-            differences.append(_difference(arm, baseline, labels, paired, with_zero, confidence))
+            found = _difference(arm, baseline, labels, paired, with_zero, confidence)
+            if len(everything) > len(paired):
+                over_all = bootstrap_interval(_table(everything), confidence=confidence)
+                found = replace(found, with_collapsed=_within(over_all, -1.0, 1.0))
+            differences.append(found)
     return tuple(differences)
 
 

@@ -118,7 +118,8 @@ class Difference:
     `per_case` is the mean over seeds of the difference in each test case; `share_better` the share of
     cases in which that is above 0, a tie counting half. `without_zero_runs` is the difference over the seeds
     in which neither side has a class at Dice 0; None where no such seed is left, or where all seeds are
-    such.
+    such. `with_collapsed` is the difference over all seeds, those in which the pretraining of a side
+    collapsed among them, which `dice` and all else leave out; None where none did.
     """
 
     arm: str
@@ -131,6 +132,7 @@ class Difference:
     per_case: dict[str, float]
     without_zero_runs: Interval | None = None
     seeds_without_zero_runs: Count = 0
+    with_collapsed: Interval | None = None
 
 
 @settings

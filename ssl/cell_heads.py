@@ -57,7 +57,7 @@ class CellHead(nn.Module):
     def forward(self, network: Network, cells: Tensor) -> Tensor:
         """Vectors (B, N, H) of cells (B, N, C, z, y, x)."""
         features = read_features(network, cells.flatten(0, 1), self.blocks)
-        octants = [F.adaptive_avg_pool3d(f, _REGIONS).flatten(1) for f in features]
+        octants = [F.adaptive_avg_pool3d(f.float(), _REGIONS).flatten(1) for f in features]
         return self.layers(torch.cat(octants, dim=1)).unflatten(0, cells.shape[:2])
 
     def embed(self, network: Network, view: Tensor) -> Tensor:

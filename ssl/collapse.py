@@ -32,8 +32,9 @@ log = logging.getLogger(__name__)
 
 COLLAPSE_FILE = "collapse.json"
 Kind = Literal["complete", "dimensional", "resting", "centring", "sharpening"]
-# unit vectors of a healthy training have a spread of 0.5 to 1 and a rank near the number of volumes
-_LEAST_SPREAD, _LEAST_RANK = 0.1, 2.0
+# unit vectors of a healthy training have a spread of 0.5 to 1 and a rank near the number of volumes; three
+# volumes that are told apart perfectly have a rank of 2
+_LEAST_SPREAD, _LEAST_RANK, _ENOUGH_DIRECTIONS = 0.2, 2.0, 4
 # a loss that rests is within a hundredth of its resting value, on average and in every step
 _NEAR = 0.01
 # nats
@@ -61,6 +62,7 @@ def diagnose(
     measures: EmbeddingMeasures,
     recent: Sequence[Mapping[str, float]],
     resting_loss: float | None,
+    directions: int,
 ) -> Collapse | None:
     """What is wrong after `step` steps; None where nothing is.
 
@@ -70,10 +72,12 @@ def diagnose(
         recent: what was recorded of the last steps: "loss", and of a teacher "teacher_entropy" and
             "teacher_information", in nats.
         resting_loss: the loss of outputs that are all the same; of a teacher with K prototypes ln K.
+        directions: along how many the embeddings could vary: the smaller of their dimensions and of the
+            number of volumes less one.
     """
     for kind, (found, remedy) in (
         *_of_teacher(recent, resting_loss),
-        *_of_embeddings(measures),
+        *(_of_embeddings(measures, directions) if step >= _ENOUGH else []),
         *_of_loss(recent, resting_loss),
     ):
         return Collapse(kind=kind, step=step, found=found, remedy=remedy)
@@ -103,14 +107,14 @@ def _of_teacher(recent: Sequence[Mapping[str, float]], most: float | None) -> li
     return [("centring", (found + of_most, remedy))]
 
 
-def _of_embeddings(measures: EmbeddingMeasures) -> list[Finding]:
+def _of_embeddings(measures: EmbeddingMeasures, directions: int) -> list[Finding]:
     # of pooled features, which have no spread, a low rank is nothing unusual
     if measures.spread is None:
         return []
     if measures.spread < _LEAST_SPREAD:
         found = f"the spread of the embeddings is {measures.spread:.2g}, where 1 is even and 0 all the same"
         return [("complete", (found, "Lower optimizer.lr, or give it more volumes at a time (batch)"))]
-    if measures.effective_rank < _LEAST_RANK:
+    if directions >= _ENOUGH_DIRECTIONS and measures.effective_rank < _LEAST_RANK:
         found = f"the embeddings vary along {measures.effective_rank:.2g} directions (effective rank)"
         return [("dimensional", (found, "Lower optimizer.lr, or give it more volumes at a time (batch)"))]
     return []
@@ -118,7 +122,9 @@ def _of_embeddings(measures: EmbeddingMeasures) -> list[Finding]:
 
 def _of_loss(recent: Sequence[Mapping[str, float]], resting: float | None) -> list[Finding]:
     losses = [line["loss"] for line in recent if "loss" in line]
-    if not resting or len(losses) < _ENOUGH:
+    # a teacher's cross-entropy may be near ln K in a training that goes well
+    by_teacher = any("teacher_information" in line for line in recent)
+    if not resting or by_teacher or len(losses) < _ENOUGH:
         return []
     if max(abs(loss - resting) for loss in losses) > _NEAR * abs(resting):
         return []
@@ -136,12 +142,12 @@ class CollapseWatch:
     def __init__(self, run: Path, resting_loss: float | None) -> None:
         self.run, self.resting_loss = run, resting_loss
 
-    def look(self, measures: EmbeddingMeasures) -> Collapse | None:
-        """What is wrong now; warned of, and written."""
+    def look(self, measures: EmbeddingMeasures, directions: int) -> Collapse | None:
+        """What is wrong now (see `diagnose`); warned of, and written."""
         steps = [line for line in read_metrics(self.run) if "loss" in line]
         recent = steps[-min(_LAST, len(steps) // 2) :] if len(steps) > 1 else []
         done = steps[-1]["step"] + 1 if steps else 0
-        found = diagnose(done, measures, recent, self.resting_loss)
+        found = diagnose(done, measures, recent, self.resting_loss, directions)
         write_text(self.run / COLLAPSE_FILE, json.dumps(plain(found) if found else None))
         if found is not None:
             log.warning("%s", found.line())

@@ -48,7 +48,8 @@ class _Gathered(torch.autograd.Function):
 class GatheredBatchNorm(nn.BatchNorm1d):
     """Batch normalisation without weights, over the rows (B, D) of all processes.
 
-    As torch's SyncBatchNorm, which needs a GPU.
+    As torch's SyncBatchNorm, which needs a GPU. Running statistics are at first means over all batches:
+    torch's begin at 0 and 1, which pooled features, of large means and small deviations, are far from.
     """
 
     def __init__(self, features: int) -> None:
@@ -56,13 +57,16 @@ class GatheredBatchNorm(nn.BatchNorm1d):
 
     def forward(self, input: Tensor) -> Tensor:
         """The rows of this process, normalised."""
-        if not self.training or processes() == 1:
+        if not self.training:
             return super().forward(input)
-        mean, var, tracked = self.running_mean, self.running_var, self.num_batches_tracked
-        if mean is None or var is None or tracked is None:
+        mean, var, tracked, least = (
+            self.running_mean,
+            self.running_var,
+            self.num_batches_tracked,
+            self.momentum,
+        )
+        if mean is None or var is None or tracked is None or least is None:
             raise ValueError("running statistics are always tracked here")
         tracked.add_(1)
-        every = F.batch_norm(
-            gathered(input), mean, var, training=True, momentum=self.momentum or 0.1, eps=self.eps
-        )
-        return own(every)
+        momentum = max(least, 1 / int(tracked))
+        return own(F.batch_norm(gathered(input), mean, var, training=True, momentum=momentum, eps=self.eps))

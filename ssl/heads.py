@@ -78,7 +78,8 @@ def pool(features: Sequence[Tensor]) -> Tensor:
     """
     pooled = []
     for f in features:
-        flat = f.flatten(2)
+        # in 16 bits what tells volumes apart would be rounded away: it is small beside the mean
+        flat = f.float().flatten(2)
         mean = flat.mean(dim=2)
         # its gradient is infinite at 0, where a feature is flat
         std = (flat.var(dim=2, correction=0) + 1e-5).sqrt()

@@ -30,7 +30,8 @@ class ViewSpec:
 
     An item is `global_views` (1 or 2) and `local_views` of one volume; a batch holds at least `volumes`
     items, each of another volume. `upright` views are neither turned nor flipped: what a task asks for would
-    be lost. `plain` ones keep their grey values: the task changes them itself.
+    be lost. `plain` ones keep their grey values: the task changes them itself. `times` is how often the
+    network reads each of them, which the estimate of memory goes by.
     """
 
     global_views: int = 1
@@ -38,6 +39,7 @@ class ViewSpec:
     volumes: int = 1
     upright: bool = False
     plain: bool = False
+    times: int = 1
 
     def __post_init__(self) -> None:
         if self.global_views not in (1, 2) or self.local_views < 0 or self.volumes < 1:

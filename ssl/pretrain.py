@@ -118,18 +118,7 @@ def pretrain(
     check_validated({"early_stop": config.early_stop}, validated=False)
     _check_cases(store, cases, held_out)
     store.check(cases, labels=False)
-    spec = view_spec(registered, config)
-    sampler = ViewSampler(
-        store,
-        cases,
-        plan.training.patch,
-        plan.training.batch,
-        spec,
-        config.views,
-        config.seed,
-        whole(config.steps) * config.accumulate,
-        own_share(),
-    )
+    sampler = sampler_for(store, cases, plan, registered, config)
     method = assemble(registered, config, scope_of(sampler, plan, config))
     info = CheckpointInfo(
         architecture=architecture_for(plan, config.network),
@@ -157,9 +146,9 @@ def pretrain(
     say(f"{config.method} on {len(cases)} volumes; its loss reaches {', '.join(info.trained)}")
     for line in sampler.fit().lines():
         say(line)
-    needs = estimate(task, method.network, first, config, views=sampler.patches)
+    views, least = sampler.spec.times * sampler.patches, sampler.spec.volumes
+    needs = estimate(task, method.network, first, config, views=views)
     say(needs.line())
-    views, least = sampler.patches, spec.volumes
     with kept_memory(needs.keep_memory), within_memory(method.network, config, views=views, least=least):
         scores = train(
             task,
@@ -177,6 +166,7 @@ def pretrain(
             validation="monitor",
             observer=observer,
             seed=config.seed,
+            trained=method.network,
         )
     by_the_first(write_card, out)
     collapse = read_collapse(out)
@@ -188,6 +178,23 @@ def pretrain(
 def view_spec(registered: Registered, config: PretrainConfig) -> ViewSpec:
     """The views that the method asks for with its options."""
     return registered.method.views(parse(registered.config, config.options, "options"))
+
+
+def sampler_for(
+    store: Store, cases: Sequence[str], plan: Plan, registered: Registered, config: PretrainConfig
+) -> ViewSampler:
+    """What gives the method the views that it asks for; `config` is resolved."""
+    return ViewSampler(
+        store,
+        cases,
+        plan.training.patch,
+        plan.training.batch,
+        view_spec(registered, config),
+        config.views,
+        config.seed,
+        whole(config.steps) * config.accumulate,
+        own_share(),
+    )
 
 
 def scope_of(sampler: ViewSampler, plan: Plan, config: PretrainConfig) -> Scope:
@@ -301,7 +308,8 @@ class Monitor:
             )
         measures = measure(found, volumes)
         told = {k: v for k, v in plain(measures).items() if v is not None and k != "chance"}
-        return told | ({"collapsed": 1.0} if self.watch.look(measures) else {})
+        directions = min(found.shape[1], len(self.cases) - 1)
+        return told | ({"collapsed": 1.0} if self.watch.look(measures, directions) else {})
 
 
 def _check_cases(store: Store, cases: Sequence[str], held_out: Sequence[str]) -> None:

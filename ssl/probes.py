@@ -80,6 +80,7 @@ class DenseProbe(nn.Module):
         super().__init__()
         widths = feature_widths(architecture)
         self.network, self.blocks = network.requires_grad_(False), tuple(blocks)
+        self.widths = [widths[name] for name in blocks]
         self.layers = nn.ModuleList(nn.Conv3d(widths[name], outputs, 1, bias=False) for name in blocks)
         self.bias = nn.Parameter(torch.zeros(outputs), requires_grad=False)
         self.requires_grad_(False)
@@ -94,14 +95,13 @@ class DenseProbe(nn.Module):
 
     def features(self, images: Tensor) -> list[Tensor]:
         """Features (B, C, z, y, x) of the probed blocks."""
-        return read_features(self.network.eval(), images, self.blocks)
+        self.network.eval()
+        return read_features(self.network, images, self.blocks)
 
     def set(self, weight_KF: Tensor, bias_K: Tensor) -> None:
         """Takes a layer over all features together."""
-        for layer, part in zip(
-            self.layers, weight_KF.split([layer.in_channels for layer in self.layers], dim=1), strict=True
-        ):
-            layer.weight.copy_(part[..., None, None, None])
+        for layer, part in zip(self.layers, weight_KF.split(self.widths, dim=1), strict=True):
+            cast(nn.Conv3d, layer).weight.copy_(part[..., None, None, None])
         self.bias.copy_(bias_K)
 
 
@@ -200,11 +200,10 @@ def _voxels(
     strata = [known & ~np.any(members, axis=0), *members]
     places, weights = [], []
     for stratum in strata:
-        there = np.argwhere(stratum)
-        if len(there):
-            chosen = there[rng.permutation(len(there))[:number]]
-            places.append(chosen)
-            weights.append(np.full(len(chosen), len(there) / len(chosen)))
+        there = np.flatnonzero(stratum)
+        chosen = rng.choice(there, min(number, len(there)), replace=False, shuffle=False)
+        places.append(np.stack(np.unravel_index(chosen, stratum.shape), axis=1))
+        weights.append(np.full(len(chosen), len(there) / max(1, len(chosen))))
     return np.concatenate(places), np.concatenate(weights)
 
 
@@ -221,7 +220,7 @@ def _features_at(frozen: DenseProbe, image: Tensor, places: np.ndarray, plan: Pl
         axis=1,
     )
     device = next(frozen.parameters()).device
-    found = np.empty((len(places), sum(layer.in_channels for layer in frozen.layers)), np.float32)
+    found = np.empty((len(places), sum(frozen.widths)), np.float32)
     for index in np.unique(window, axis=0):
         start = [starts[i] for starts, i in zip(tiles.starts, index, strict=True)]
         here = (window == index).all(axis=1)
@@ -249,7 +248,8 @@ def _regression(
     mean, std = features_NF.mean(axis=0), features_NF.std(axis=0)
     std[std < 1e-6] = 1
     scaled, weights_N = (features_NF - mean) / std, weights_N / weights_N.mean()
-    weight, bias = np.zeros((table.outputs, features_NF.shape[1])), np.full(table.outputs, _NEVER)
+    weight: np.ndarray = np.zeros((table.outputs, features_NF.shape[1]))
+    bias: np.ndarray = np.full(table.outputs, _NEVER)
     if table.kind == "overlapping":
         for k, truth_N in enumerate(truths.T):
             if len(np.unique(truth_N)) == 2:
@@ -259,7 +259,9 @@ def _regression(
         if len(there) < 2:
             raise UserError(
                 "the labelled cases",
-                found=f"a single class ({there[0]}) in their annotated voxels",
+                found=f"a single class ({there[0]}) in their annotated voxels"
+                if len(there)
+                else "no annotated voxel",
                 rule="A probe tells classes apart",
                 remedy="Take more labelled cases, or others (--seed)",
             )
@@ -267,8 +269,8 @@ def _regression(
         # of two classes scikit-learn gives the second against the first
         first = len(there) - len(weight_KF)
         weight[there[first:]], bias[there[:first]], bias[there[first:]] = weight_KF, 0.0, bias_K
-    weight /= std
-    return weight, bias - weight @ mean
+    weight = np.divide(weight, std)
+    return weight, np.subtract(bias, weight @ mean)
 
 
 def _logistic(
@@ -321,11 +323,12 @@ def probe_checkpoint(
         )
     info = checkpoint.info
     seen = {*info.trained_on, *info.validated_on, *info.inherited}
-    leaked = [case for case in split.test if store.cases[case].content_hash in seen]
+    subjects = {case.subject for case in store.cases.values() if case.content_hash in seen}
+    leaked = [case for case in split.test if store.cases[case].subject in subjects]
     if leaked:
         raise UserError(
             leaked[0],
-            found=f"the network was trained on it ({len(leaked)} such in all)",
+            found=f"the network was trained on it or its subject ({len(leaked)} such in all)",
             rule="A test case is seen by neither pretraining nor probe",
             remedy="Give --test and --split-seed as for the pretraining",
         )

@@ -183,6 +183,12 @@ def cautions(results: Results) -> list[str]:
         for r in results.runs
         if r.collapse and r.stage == "pretraining"
     ]
+    found += [
+        f"{d.arm}, {_volumes(d.labels)}: with the collapsed runs the difference to {d.baseline} would be "
+        f"{d.with_collapsed.mean:+.3f} [{d.with_collapsed.low:+.3f}, {d.with_collapsed.high:+.3f}]"
+        for d in results.differences
+        if d.with_collapsed is not None
+    ]
     for s in results.summaries:
         if s.runs_with_zero_class:
             found.append(f"{s.arm}, {_volumes(s.labels)}: {_tell_zero(s)}")

@@ -2,7 +2,7 @@
 
 Source: You et al. 2017, "Large batch training of convolutional networks", arXiv:1708.03888, algorithm 1. We
 differ from it as SimCLR's code and lightly do: the learning rate is outside of the momentum, which is the
-same where it does not change; and what is not decayed (normalisation, biases) is not adapted either.
+same where it does not change; and normalisation weights and biases can be left out of it.
 """
 
 from collections.abc import Callable, Iterable
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 class LARS(torch.optim.Optimizer):
-    """Layer-wise adaptive rate scaling; a group with `weight_decay` 0 is moved by SGD with momentum.
+    """Layer-wise adaptive rate scaling; a group with `adapted` False is moved by SGD with momentum.
 
     The step of a tensor w of gradient g is `trust` x |w| / (|g| + `weight_decay` x |w|) times as long as
     SGD's; as long where one of the two is 0.
@@ -27,12 +27,12 @@ class LARS(torch.optim.Optimizer):
         momentum: float = 0.9,
         weight_decay: float = 0.0,
         trust: float = 0.001,
+        adapted: bool = True,
     ) -> None:
         if lr < 0 or not 0 <= momentum < 1 or weight_decay < 0 or trust <= 0:
             raise ValueError(f"lr {lr}, momentum {momentum}, weight_decay {weight_decay}, trust {trust}")
-        super().__init__(
-            params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "trust": trust}
-        )
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "trust": trust}
+        super().__init__(params, {**defaults, "adapted": adapted})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -51,9 +51,9 @@ class LARS(torch.optim.Optimizer):
         update, decay = weight.grad, group["weight_decay"]
         if update is None:
             return
-        if decay > 0:
+        if group["adapted"]:
             size, slope = weight.norm(), update.norm()
-            trusted = group["trust"] * size / (slope + decay * size)
+            trusted = group["trust"] * size / (slope + decay * size).clamp_min(1e-30)
             trusted = torch.where((size > 0) & (slope > 0), trusted, torch.ones_like(trusted))
             update = trusted * update.add(weight, alpha=decay)
         state = self.state[weight]

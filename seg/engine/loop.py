@@ -92,6 +92,7 @@ def train(
     glance_every: int | None = None,
     observer: Observer | None = None,
     seed: int = 0,
+    trained: nn.Module | None = None,
 ) -> dict[str, float]:
     """Trains to the last step, from the run's last checkpoint if it has one; returns the last scores.
 
@@ -113,6 +114,8 @@ def train(
         glance: cheap scores, recorded under "patches" every `glance_every` steps; nothing is chosen by them.
         observer: is told of every step and validation.
         seed: of what the network itself draws (dropout).
+        trained: whose blocks the schedule goes by, where what learns is another network than what is kept: a
+            student.
 
     Raises:
         TrainingError: the loss was not finite three times in a row.
@@ -121,8 +124,9 @@ def train(
     steps, each = whole(config.steps), config.accumulate
     if rank():
         observer = glance = None
-    optimiser = build_optimiser(task, config.optimizer, block_namer(task, network))
-    rates = Rates(optimiser, network, config.schedule, steps)
+    learner = network if trained is None else trained
+    optimiser = build_optimiser(task, config.optimizer, block_namer(task, learner))
+    rates = Rates(optimiser, learner, config.schedule, steps)
     state = TrainingState(
         task=task,
         network=network,

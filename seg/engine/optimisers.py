@@ -22,7 +22,7 @@ class OptimiserConfig:
     steps get further than with 1e-3); 1e-2 for SGD, as nnU-Net; 0.3 for LARS (SimCLR's for a batch of 256:
     Chen et al. 2020, arXiv:2002.05709, section 2.2, which scales it with the batch). Weight decay `None`:
     1e-2 for AdamW (torch's default), 3e-5 for SGD (nnU-Net's), 1e-6 for LARS (SimCLR's). Momentum `None`:
-    0.99 for SGD (nnU-Net's), 0.9 for LARS (SimCLR's); AdamW has none.
+    0.99 for SGD (nnU-Net's), 0.9 for LARS (SimCLR's) and AdamW (its first beta; torch's default).
     """
 
     name: Literal["auto", "adamw", "sgd", "lars"] = "auto"
@@ -32,7 +32,7 @@ class OptimiserConfig:
 
 
 # learning rate, weight decay, momentum
-_DEFAULTS = {"adamw": (3e-3, 1e-2, None), "sgd": (1e-2, 3e-5, 0.99), "lars": (0.3, 1e-6, 0.9)}
+_DEFAULTS = {"adamw": (3e-3, 1e-2, 0.9), "sgd": (1e-2, 3e-5, 0.99), "lars": (0.3, 1e-6, 0.9)}
 
 
 def resolved(config: OptimiserConfig, steps: int) -> OptimiserConfig:
@@ -54,19 +54,25 @@ def build_optimiser(
 
     `block_of` gives the block of a parameter by its name. Normalisation weights and biases are not decayed.
     """
-    if config.name == "auto" or config.lr is None or config.weight_decay is None:
+    lr, momentum = config.lr, config.momentum
+    if config.name == "auto" or lr is None or momentum is None or config.weight_decay is None:
         raise ValueError("resolve the configuration first")
     found: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
             found.setdefault((block_of(name), parameter.ndim > 1), []).append(parameter)
     groups = [
-        {"params": parameters, "block": block, "weight_decay": config.weight_decay if decayed else 0.0}
+        {
+            "params": parameters,
+            "block": block,
+            "weight_decay": config.weight_decay if decayed else 0.0,
+            # of LARS alone
+            **({"adapted": decayed} if config.name == "lars" else {}),
+        }
         for (block, decayed), parameters in found.items()
     ]
     if config.name == "adamw":
-        return torch.optim.AdamW(groups, lr=config.lr)
-    momentum = config.momentum or 0.0
+        return torch.optim.AdamW(groups, lr=lr, betas=(momentum, 0.999))
     if config.name == "lars":
-        return LARS(groups, config.lr, momentum=momentum)
-    return torch.optim.SGD(groups, lr=config.lr, momentum=momentum, nesterov=momentum > 0)
+        return LARS(groups, lr, momentum=momentum)
+    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0)

@@ -59,7 +59,7 @@ class Rotation(Method):
     @staticmethod
     def views(config: RotationConfig) -> ViewSpec:
         """One view of each volume, as it stands; the head takes the mean of two images or more off."""
-        return ViewSpec(upright=True, volumes=2 if config.turns == 1 else 1)
+        return ViewSpec(upright=True, volumes=2 if config.turns == 1 else 1, times=config.turns)
 
     @staticmethod
     def heads(scope: Scope, config: RotationConfig) -> CellClassifier:

@@ -146,6 +146,7 @@ def union(specs: Collection[ViewSpec]) -> ViewSpec:
         volumes=max(spec.volumes for spec in specs),
         upright=any(spec.upright for spec in specs),
         plain=any(spec.plain for spec in specs),
+        times=sum(spec.times for spec in specs),
     )
 
 

@@ -308,6 +308,8 @@ def test_a_seed_whose_pretraining_collapsed_is_not_compared(side):
     )
     assert (everything.seeds, without.seeds) == (3, 2)
     assert everything.dice.mean != without.dice.mean
+    assert everything.with_collapsed is None
+    assert without.with_collapsed == everything.dice
 
 
 def test_an_arm_that_collapsed_in_every_seed_has_no_difference():

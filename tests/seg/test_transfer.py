@@ -166,8 +166,12 @@ def test_parts_that_no_loss_reached_are_not_loaded(load_source, make_plan):
     report = take(network, encoder_only, plan, load="encoder")
     assert differing(network, plan) == blocks_of(plan, "encoder")
     assert report.share("decoder") == 0
+    # both are what there is, and it is told; the decoder by its name is asked for
+    everything = take(fresh(plan), encoder_only, plan)
+    assert (everything.share("encoder"), everything.share("decoder")) == (1, 0)
+    assert any("only 0.0% of the decoder's parameters" in warning for warning in everything.warnings)
     with pytest.raises(TransferError, match="the checkpoint's loss did not reach it"):
-        take(fresh(plan), encoder_only, plan)
+        take(fresh(plan), encoder_only, plan, load="decoder")
 
 
 def test_a_pretrained_network_without_labels_gives_no_output(load_source, make_plan):

@@ -42,13 +42,29 @@ def steps(number=20, **values):
     ],
 )
 def test_what_is_found(measures, recent, resting, kind):
-    found = diagnose(7, measures, recent, resting)
+    found = diagnose(17, measures, recent, resting, 11)
     assert (found and found.kind) == kind
     if found:
-        assert found.step == 7
+        assert found.step == 17
         assert found.found
         assert found.remedy
-        assert found.line().startswith(f"collapsed ({kind}) at step 7: ")
+        assert found.line().startswith(f"collapsed ({kind}) at step 17: ")
+
+
+def test_few_steps_volumes_or_dimensions_are_no_collapse():
+    """Before ten steps nothing is judged; three volumes that are told apart have a rank of 2 at most."""
+    assert diagnose(9, replace(HEALTHY, spread=0.01), [], None, 11) is None
+    assert diagnose(99, replace(HEALTHY, effective_rank=1.99), [], None, 3) is None
+    found = diagnose(99, replace(HEALTHY, effective_rank=1.99), [], None, 4)
+    assert found is not None
+    assert found.kind == "dimensional"
+
+
+def test_a_teacher_whose_loss_is_near_ln_k_may_still_tell_views_apart():
+    assert (
+        diagnose(99, HEALTHY, steps(loss=LN_K, teacher_information=0.4, teacher_entropy=5.0), LN_K, 11)
+        is None
+    )
 
 
 @pytest.fixture
@@ -64,9 +80,9 @@ def run(tmp_path):
 
 
 def test_a_look_judges_the_last_half_of_the_steps(run, tmp_path, caplog):
-    assert run([0.2] * 30 + [0.1] * 10).look(HEALTHY) is None
+    assert run([0.2] * 30 + [0.1] * 10).look(HEALTHY, 11) is None
     assert read_collapse(tmp_path) is None
-    found = run([0.1] * 30 + [0.2] * 30).look(HEALTHY)
+    found = run([0.1] * 30 + [0.2] * 30).look(HEALTHY, 11)
     assert found is not None
     assert (found.kind, found.step) == ("resting", 60)
     assert read_collapse(tmp_path) == found
@@ -74,18 +90,18 @@ def test_a_look_judges_the_last_half_of_the_steps(run, tmp_path, caplog):
 
 
 def test_of_many_steps_only_the_last_ones_count(run):
-    assert run([0.2] * 1000 + [0.1] * 50).look(HEALTHY) is None
-    assert run([0.1] * 1000 + [0.2] * 50).look(HEALTHY) is not None
+    assert run([0.2] * 1000 + [0.1] * 50).look(HEALTHY, 11) is None
+    assert run([0.1] * 1000 + [0.2] * 50).look(HEALTHY, 11) is not None
 
 
 def test_a_run_that_has_recovered_is_marked_no_longer(run, tmp_path):
     watch = run([0.2] * 40)
-    assert watch.look(HEALTHY) is not None
-    assert run([0.2] * 40 + [0.1] * 40).look(HEALTHY) is None
+    assert watch.look(HEALTHY, 11) is not None
+    assert run([0.2] * 40 + [0.1] * 40).look(HEALTHY, 11) is None
     assert read_collapse(tmp_path) is None
 
 
 def test_a_run_without_steps_or_looks_is_not_marked(run, tmp_path):
-    assert run([]).look(HEALTHY) is None
+    assert run([]).look(HEALTHY, 11) is None
     (tmp_path / COLLAPSE_FILE).unlink()
     assert read_collapse(tmp_path) is None

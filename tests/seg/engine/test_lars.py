@@ -11,13 +11,13 @@ from torch import nn
 TRUST = 0.01
 
 
-def by_loops(weight, gradients, lr, momentum, decay, trust=TRUST) -> list[float]:
+def by_loops(weight, gradients, lr, momentum, decay, adapted, trust=TRUST) -> list[float]:
     """You et al. 2017, algorithm 1, on a flat list of numbers."""
     velocity = [0.0] * len(weight)
     for gradient in gradients:
         size, slope = (math.sqrt(sum(v * v for v in values)) for values in (weight, gradient))
         local = trust * size / (slope + decay * size) if size and slope else 1.0
-        if not decay:
+        if not adapted:
             local = 1.0
         velocity = [
             momentum * v + local * (g + decay * w) for v, g, w in zip(velocity, gradient, weight, strict=True)
@@ -26,16 +26,16 @@ def by_loops(weight, gradients, lr, momentum, decay, trust=TRUST) -> list[float]
     return weight
 
 
-@pytest.mark.parametrize("decay", [0.0, 0.1])
+@pytest.mark.parametrize(("decay", "adapted"), [(0.0, True), (0.1, True), (0.0, False)])
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_steps_are_those_of_the_paper(momentum, decay):
+def test_steps_are_those_of_the_paper(momentum, decay, adapted):
     generator = torch.Generator().manual_seed(0)
     weight = nn.Parameter(torch.randn(3, 2, generator=generator, dtype=torch.float64))
     gradients = torch.randn(4, 3, 2, generator=generator, dtype=torch.float64)
     expected = by_loops(
-        weight.detach().flatten().tolist(), gradients.flatten(1).tolist(), 0.3, momentum, decay
+        weight.detach().flatten().tolist(), gradients.flatten(1).tolist(), 0.3, momentum, decay, adapted
     )
-    optimiser = LARS([weight], 0.3, momentum=momentum, weight_decay=decay, trust=TRUST)
+    optimiser = LARS([weight], 0.3, momentum=momentum, weight_decay=decay, trust=TRUST, adapted=adapted)
     for gradient in gradients:
         weight.grad = gradient.clone()
         optimiser.step()

@@ -66,7 +66,16 @@ def test_an_unresolved_configuration_is_refused():
         build(nn.Linear(2, 2), OptimiserConfig())
 
 
-@pytest.mark.parametrize(("name", "momentum"), [("adamw", None), ("sgd", 0.99), ("lars", 0.9)])
+@pytest.mark.parametrize(("name", "momentum"), [("adamw", 0.9), ("sgd", 0.99), ("lars", 0.9)])
 def test_each_has_its_own_momentum(name, momentum):
     assert resolved(OptimiserConfig(name=name), 10).momentum == momentum
     assert resolved(OptimiserConfig(name=name, momentum=0.5), 10).momentum == 0.5
+
+
+def test_lars_adapts_weights_and_leaves_norms_and_biases_whatever_the_decay():
+    network = nn.Sequential(nn.Conv3d(1, 2, 3), nn.InstanceNorm3d(2, affine=True))
+    optimiser = build(network, resolved(OptimiserConfig(name="lars", weight_decay=0.0), 10))
+    adapted = {p: g["adapted"] for g in optimiser.param_groups for p in g["params"]}
+    assert {n: adapted[p] for n, p in network.named_parameters()} == {
+        "0.weight": True, "0.bias": False, "1.weight": False, "1.bias": False
+    }  # fmt: skip

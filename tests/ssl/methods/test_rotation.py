@@ -146,7 +146,7 @@ def test_the_loss_is_that_of_every_turn_one_by_one_in_value_and_gradient(make_ro
 
 def test_a_single_volume_is_enough_where_it_is_shown_twice(make_rotation, make_views):
     """The head takes the mean over the images off, which leaves nothing of one."""
-    assert Rotation.views(CONFIG) == ViewSpec(upright=True)
+    assert Rotation.views(CONFIG) == ViewSpec(upright=True, times=CONFIG.turns)
     assert Rotation.views(replace(CONFIG, turns=1)).volumes == 2
     assert torch.isfinite(make_rotation(turns=2).train()(make_views(1, extent=(8, 8, 8), batch=1), 0).loss)
 

@@ -174,10 +174,13 @@ def test_training_and_evaluation_reach_every_part(make_sum):
 @pytest.mark.parametrize(
     ("specs", "expected"),
     [
-        ([ViewSpec(), ViewSpec(local_views=1, volumes=2)], ViewSpec(local_views=1, volumes=2)),
-        ([ViewSpec(global_views=2), ViewSpec(local_views=3)], ViewSpec(global_views=2, local_views=3)),
-        ([ViewSpec(upright=True), ViewSpec(plain=True)], ViewSpec(upright=True, plain=True)),
-        ([ViewSpec(volumes=4), ViewSpec(volumes=3)], ViewSpec(volumes=4)),
+        ([ViewSpec(), ViewSpec(local_views=1, volumes=2)], ViewSpec(local_views=1, volumes=2, times=2)),
+        (
+            [ViewSpec(global_views=2), ViewSpec(local_views=3)],
+            ViewSpec(global_views=2, local_views=3, times=2),
+        ),
+        ([ViewSpec(upright=True), ViewSpec(plain=True)], ViewSpec(upright=True, plain=True, times=2)),
+        ([ViewSpec(volumes=4), ViewSpec(volumes=3)], ViewSpec(volumes=4, times=2)),
     ],
 )
 def test_the_views_are_those_that_any_part_needs(specs, expected):
@@ -187,7 +190,7 @@ def test_the_views_are_those_that_any_part_needs(specs, expected):
 
 def test_each_part_is_given_the_first_of_each_kind_of_view(spies, make_sum, make_views):
     config = summed(one=(1.0, {"views": [2, 1]}), two=(1.0, {"views": [1, 2]}), three=(1.0, {}))
-    assert Sum.views(config) == ViewSpec(global_views=2, local_views=2)
+    assert Sum.views(config) == ViewSpec(global_views=2, local_views=2, times=3)
     method, batch = make_sum(config), make_views(4, seed=7)
     batch = replace(batch, maps=tuple(m + v for v, m in enumerate(batch.maps)))
     method(batch, 0)

@@ -1,0 +1,243 @@
+"""Every pretext method for the same time on one data set, and what its frozen features are worth.
+
+python -m fewvox.experiments.methods_study CONFIG --set data=DIR --out OUT
+
+CONFIG is a YAML file of `MethodsStudy`, or the name of one of fewvox's own. What is done is not done again:
+the same line goes on with a study that was stopped.
+
+OUT/study.yaml                  what is studied
+OUT/store/                      the prepared data
+OUT/steps.json                  how many steps each method makes in its time on this machine
+OUT/pretraining/<method>/       a run
+OUT/probes/<method>.json        Dice of linear probes on its features, and on those of random weights
+OUT/methods.md                  the table
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import field, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from pydantic import Field
+from rich.markup import escape
+
+from ..data.atomic import write_text
+from ..data.claims import claimed
+from ..data.errors import UserError
+from ..data.labels import LabelKind
+from ..data.plan import BudgetName
+from ..data.settings import load_mapping, override, parse, plain, read_json_mapping, settings, write_yaml
+from ..data.splits import split, without_subjects_of
+from ..data.store import STORE_FILE, Store
+from ..data.subjects import is_table
+from ..seg import run as runs
+from ..seg.checkpoint import load
+from ..seg.training import planned
+from ..ssl import pretrain as pretraining
+from ..ssl.collapse import read_collapse
+from ..ssl.methods.registry import METHODS, find_method
+from ..ssl.pretrain import PretrainConfig
+from ..ssl.probes import PARTS, Probed, probe_checkpoint
+from . import api
+from .display import TrainingDisplay, console, meter
+from .paired_tests import bootstrap_interval
+from .results import Interval
+
+STUDIES = Path(__file__).parent / "configs" / "methods"
+# steps by which the time of one is measured, after one to warm up
+_TIMED = 4
+_LEAST_STEPS = 20
+
+
+@settings
+class MethodsStudy:
+    """What is studied: `minutes` of pretraining with each of the `methods` (None: all).
+
+    `test` labelled volumes are held out from everything but the scores; probes are fitted on `labelled` of
+    the others, once for each seed. `pretrain` holds settings of PretrainConfig for all methods, `of_method`
+    those of some.
+    """
+
+    name: str
+    data: str
+    subjects: str | None = None
+    label_kind: LabelKind | None = None
+    budget: BudgetName = "cpu"
+    test: Annotated[int, Field(ge=1)]
+    labelled: Annotated[int, Field(ge=1)]
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0, 1, 2)
+    minutes: Annotated[float, Field(gt=0)]
+    methods: tuple[str, ...] | None = None
+    pretrain: dict[str, Any] = field(default_factory=dict)
+    of_method: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+def read_study(config: str, set: Sequence[str]) -> MethodsStudy:
+    """A study by the path of its file, or the name of one of fewvox's own; overrides are as "data=DIR"."""
+    own = STUDIES / f"{config}.yaml"
+    path = own if own.is_file() else Path(config)
+    values = load_mapping(path)
+    if isinstance(values.get("subjects"), str) and is_table(path.parent / values["subjects"]):
+        values["subjects"] = str((path.parent / values["subjects"]).resolve())
+    return parse(MethodsStudy, override(values, list(set)), path)
+
+
+def run_study(study: MethodsStudy, out: Path) -> Path:
+    """Runs what is not done yet; gives the file of the table."""
+    with claimed(out, "studies methods"):
+        bench = Study(study, out)
+        for number, name in enumerate(bench.methods, start=1):
+            console.rule(f"{number} of {len(bench.methods)}: {name}")
+            bench.pretrain(name)
+            bench.probe(name)
+        write_text(out / "methods.md", bench.table())
+    return out / "methods.md"
+
+
+class Study:
+    """The folder of a study, and what is done in it for one method."""
+
+    def __init__(self, study: MethodsStudy, out: Path) -> None:
+        self.study, self.out = study, out
+        self.methods = tuple(study.methods or sorted(METHODS))
+        for name in self.methods:
+            find_method(name)
+        out.mkdir(parents=True, exist_ok=True)
+        write_yaml(out / "study.yaml", study, "What is studied in this folder.")
+        if not (out / "store" / STORE_FILE).is_file():
+            api.prepare(
+                study.data,
+                out / "store",
+                subjects=study.subjects,
+                budget=study.budget,
+                label_kind=study.label_kind,
+            )
+        self.store = Store.open(out / "store")
+        self.test = split(self.store.annotated, test=study.test, labelled=None, seed=0, split_seed=0).test
+        self.cases = without_subjects_of(tuple(self.store.cases.values()), self.test)
+
+    def config(self, name: str, steps: int | None = None) -> PretrainConfig:
+        """The settings of a method's pretraining."""
+        values = {**self.study.pretrain, **self.study.of_method.get(name, {}), "method": name}
+        return replace(parse(PretrainConfig, values, f"pretraining with {name}"), steps=steps)
+
+    def steps(self, name: str) -> int:
+        """How many steps a method makes in its time, measured once."""
+        file = self.out / "steps.json"
+        known = read_json_mapping(file) if file.is_file() else {}
+        if name not in known:
+            seconds = self._seconds_per_step(name)
+            known[name] = max(_LEAST_STEPS, round(60 * self.study.minutes / seconds))
+            write_text(file, json.dumps(known, indent=1))
+        return known[name]
+
+    def pretrain(self, name: str) -> None:
+        """Pretrains with a method, from where it was left."""
+        steps, run = self.steps(name), self.out / "pretraining" / name
+        if runs.is_finished(run, steps):
+            console.print("done before", highlight=False)
+            return
+        with meter("pretraining") as shown:
+            pretraining.pretrain(
+                self.store,
+                self.cases,
+                run,
+                self.config(name, steps),
+                held_out=self.test,
+                resume=(run / runs.CONFIG).is_file(),
+                observer=TrainingDisplay(shown, "embeddings"),
+                announce=lambda text: console.print(escape(text), highlight=False),
+            )
+
+    def probe(self, name: str) -> None:
+        """Measures the features of a method's network."""
+        file = self.out / "probes" / f"{name}.json"
+        if file.is_file():
+            return
+        checkpoint = load(self.out / "pretraining" / name, "last")
+        found = []
+        for seed in self.study.seeds:
+            chosen = split(
+                self.store.annotated,
+                test=self.study.test,
+                labelled=self.study.labelled,
+                seed=seed,
+                split_seed=0,
+            )
+            found.append(plain(probe_checkpoint(checkpoint, self.store, chosen, seed=seed)))
+        file.parent.mkdir(exist_ok=True)
+        write_text(file, json.dumps(found))
+
+    def table(self) -> str:
+        """A row for each method: its steps, its state, and Dice of its features minus that of random ones."""
+        head = (
+            "method",
+            "steps",
+            "state",
+            *(f"{part}: {what}" for part in PARTS for what in ("Dice", "minus random")),
+        )
+        rows = [head, ("---",) * len(head)]
+        for name in self.methods:
+            probes = [
+                [parse(Probed, each, name) for each in of_seed]
+                for of_seed in json.loads((self.out / "probes" / f"{name}.json").read_text(encoding="utf-8"))
+            ]
+            collapse = read_collapse(self.out / "pretraining" / name)
+            cells = [cell for part in PARTS for cell in _cells(probes, part)]
+            rows.append((name, f"{self.steps(name):,}", collapse.kind if collapse else "sound", *cells))
+        return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
+
+    def _seconds_per_step(self, name: str) -> float:
+        """Of a training as the loop makes it, without what is done between steps."""
+        config, registered = self.config(name, _TIMED + 1), find_method(name)
+        plan = planned(self.store.plan, config)
+        config = pretraining.resolved_config(config, plan, registered)
+        sampler = pretraining.sampler_for(self.store, self.cases, plan, registered, config)
+        method = pretraining.assemble(registered, config, pretraining.scope_of(sampler, plan, config)).train()
+        seconds = []
+        for step, batch in enumerate(sampler.batches(0, _TIMED + 1)):
+            start = time.perf_counter()
+            method(batch, step).loss.backward()
+            seconds.append(time.perf_counter() - start)
+        return fmean(seconds[1:])
+
+
+def _cells(probes: list[list[Probed]], part: str) -> tuple[str, str]:
+    """Mean Dice over seeds and cases, and the paired difference to random weights with its interval."""
+    scores = {
+        weights: [p.per_case for of_seed in probes for p in of_seed if (p.part, p.weights) == (part, weights)]
+        for weights in ("trained", "random")
+    }
+    cases = sorted(set().union(*scores["trained"]))
+    trained, random = (
+        np.array([[of_seed.get(case, np.nan) for case in cases] for of_seed in scores[weights]])
+        for weights in ("trained", "random")
+    )
+    return f"{np.nanmean(trained):.3f}", _told(bootstrap_interval(trained - random))
+
+
+def _told(interval: Interval) -> str:
+    return f"{interval.mean:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
+
+
+def main(
+    config: str,
+    out: Annotated[Path, typer.Option()],
+    assignments: Annotated[list[str] | None, typer.Option("--set")] = None,
+) -> None:
+    """Studies the methods as CONFIG says, and prints the table."""
+    try:
+        table = run_study(read_study(config, assignments or []), out)
+    except UserError as error:
+        console.print(str(error), highlight=False, markup=False)
+        raise typer.Exit(1) from error
+    console.print(table.read_text(encoding="utf-8"), highlight=False, markup=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    typer.run(main)
