@@ -269,8 +269,8 @@ def _regression(
         # of two classes scikit-learn gives the second against the first
         first = len(there) - len(weight_KF)
         weight[there[first:]], bias[there[:first]], bias[there[first:]] = weight_KF, 0.0, bias_K
-    weight = np.divide(weight, std)
-    return weight, np.subtract(bias, weight @ mean)
+    weight /= std
+    return weight, bias - weight @ mean
 
 
 def _logistic(
@@ -281,7 +281,7 @@ def _logistic(
 
     model = LogisticRegression(C=config.strength, max_iter=config.iterations)
     model.fit(scaled_NF, truth_N, sample_weight=weights_N)
-    return model.coef_, model.intercept_
+    return np.asarray(model.coef_), np.asarray(model.intercept_)
 
 
 @settings
