@@ -11,6 +11,8 @@ NEIGHBOURS ?= .venv-neighbours
 SCHEDULES ?= schedules-study
 # where the comparison of networks is kept
 NETWORKS ?= networks-study
+# where the study of pretext methods is kept
+METHODS_STUDY ?= methods-study
 # where the comparisons with nnU-Net are kept, and the environment that they run in
 NNUNET_BENCH ?= nnunet-bench
 NNUNET ?= .venv-nnunet
@@ -19,7 +21,8 @@ TEST_WORKERS ?= 2
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo test test-neighbours check format bench method-costs bench-nnunet schedules networks pictures clean
+.PHONY: help demo test test-neighbours check format bench method-costs bench-nnunet schedules networks methods \
+	pictures clean
 help:
 	@echo "make demo    synthetic nuclei: pretrain, fine-tune, compare, report (about 10 minutes, the first time 12)"
 	@echo "make test    all tests (under 10 minutes)"
@@ -31,7 +34,8 @@ help:
 	@echo "make bench-nnunet FEWVOX_DATASETS=FOLDER  accuracy beside nnU-Net's, in $(NNUNET) (four to five hours)"
 	@echo "make schedules FEWVOX_DATASETS=FOLDER  compares the schedules of fine-tuning on hippocampi (two hours)"
 	@echo "make networks FEWVOX_DATASETS=FOLDER   compares the networks on hippocampi (an hour)"
-	@echo "make pictures FEWVOX_DATASETS=FOLDER   draws those of docs/augmentation.md anew"
+	@echo "make methods FEWVOX_DATASETS=FOLDER    what every pretext method's features are worth (six hours)"
+	@echo "make pictures FEWVOX_DATASETS=FOLDER   draws those of docs/augmentation.md and docs/methods.md anew"
 	@echo "make clean   removes the environment and caches"
 	@echo "The first of them also installs into $(VENV): about 3 minutes and 2 GB, more with CUDA."
 
@@ -119,10 +123,19 @@ schedules: $(INSTALLED)
 networks: $(INSTALLED)
 	$(BIN)/fewvox compare networks --set data=$(FEWVOX_DATASETS)/hippocampus --out $(NETWORKS)
 
-# only for docs/augmentation.md, which tells where the MRI is from
+# taken up where it was left; see experiments/configs/methods
+methods: $(INSTALLED)
+	$(BIN)/python -m fewvox.experiments.methods_study hippocampus --set data=$(FEWVOX_DATASETS)/hippocampus \
+		--out $(METHODS_STUDY)/hippocampus
+	$(BIN)/python -m fewvox.experiments.methods_study nuclei --set data=$(FEWVOX_DATASETS)/mouse_embryo_nuclei \
+		--out $(METHODS_STUDY)/nuclei
+
+# for docs/augmentation.md, which tells where the MRI is from, and docs/methods.md
 pictures: $(INSTALLED)
 	$(BIN)/python -c "from fewvox.experiments.gallery import write_gallery; write_gallery( \
 		'docs/pictures', '$(FEWVOX_DATASETS)/hippocampus/images/hippocampus_004.nii.gz')"
+	$(BIN)/python -c "from pathlib import Path; from fewvox.experiments.methods_gallery import \
+		write_method_pictures; write_method_pictures(Path('docs/pictures'))"
 
 clean:
 	rm -rf $(VENV) $(NEIGHBOURS) $(NNUNET) build dist *.egg-info .ruff_cache .pytest_cache .hypothesis
