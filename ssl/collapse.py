@@ -62,7 +62,7 @@ def diagnose(
     measures: EmbeddingMeasures,
     recent: Sequence[Mapping[str, float]],
     resting_loss: float | None,
-    directions: int,
+    directions: int | None,
 ) -> Collapse | None:
     """What is wrong after `step` steps; None where nothing is.
 
@@ -73,7 +73,8 @@ def diagnose(
             "teacher_information", in nats.
         resting_loss: the loss of outputs that are all the same; of a teacher with K prototypes ln K.
         directions: along how many the embeddings could vary: the smaller of their dimensions and of the
-            number of volumes less one.
+            number of volumes less one; None where they are features pooled to be watched, of which a low rank
+            is nothing unusual.
     """
     for kind, (found, remedy) in (
         *_of_teacher(recent, resting_loss),
@@ -107,11 +108,10 @@ def _of_teacher(recent: Sequence[Mapping[str, float]], most: float | None) -> li
     return [("centring", (found + of_most, remedy))]
 
 
-def _of_embeddings(measures: EmbeddingMeasures, directions: int) -> list[Finding]:
-    # of pooled features, which have no spread, a low rank is nothing unusual
-    if measures.spread is None:
+def _of_embeddings(measures: EmbeddingMeasures, directions: int | None) -> list[Finding]:
+    if directions is None:
         return []
-    if measures.spread < _LEAST_SPREAD:
+    if measures.spread is not None and measures.spread < _LEAST_SPREAD:
         found = f"the spread of the embeddings is {measures.spread:.2g}, where 1 is even and 0 all the same"
         return [("complete", (found, "Lower optimizer.lr, or give it more volumes at a time (batch)"))]
     if directions >= _ENOUGH_DIRECTIONS and measures.effective_rank < _LEAST_RANK:
@@ -142,7 +142,7 @@ class CollapseWatch:
     def __init__(self, run: Path, resting_loss: float | None) -> None:
         self.run, self.resting_loss = run, resting_loss
 
-    def look(self, measures: EmbeddingMeasures, directions: int) -> Collapse | None:
+    def look(self, measures: EmbeddingMeasures, directions: int | None) -> Collapse | None:
         """What is wrong now (see `diagnose`); warned of, and written."""
         steps = [line for line in read_metrics(self.run) if "loss" in line]
         recent = steps[-min(_LAST, len(steps) // 2) :] if len(steps) > 1 else []

@@ -119,12 +119,14 @@ class Method(nn.Module, ABC):
 
     - `source`: the paper, in a line.
     - `trains`: what of the network the loss reaches with the default settings: "encoder", "decoder", or both.
+    - `embeds`: whether `embed` gives what the loss is made of, not features that are pooled to be watched.
     - `adamw_lr`: the peak learning rate where AdamW is used and none is set; None leaves it to the optimiser.
     """
 
     source: ClassVar[str]
     trains: ClassVar[tuple[str, ...]] = ("encoder", "decoder")
     adamw_lr: ClassVar[float | None] = None
+    embeds: bool = False
 
     def __init__(self, network: Network, head: nn.Module, config: Any, scope: Scope) -> None:
         super().__init__()

@@ -308,7 +308,7 @@ class Monitor:
             )
         measures = measure(found, volumes)
         told = {k: v for k, v in plain(measures).items() if v is not None and k != "chance"}
-        directions = min(found.shape[1], len(self.cases) - 1)
+        directions = min(found.shape[1], len(self.cases) - 1) if self.method.embeds else None
         return told | ({"collapsed": 1.0} if self.watch.look(measures, directions) else {})
 
 

@@ -141,6 +141,7 @@ class DenseTriplet(Method):
     """A place attracts itself in another view; other places and volumes repel it."""
 
     source = "ours; after Pinheiro et al. 2020, arXiv:2011.05499, and Schroff et al. 2015, arXiv:1503.03832"
+    embeds = True
 
     @staticmethod
     def views(config: DenseTripletConfig) -> ViewSpec:

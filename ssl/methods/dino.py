@@ -142,6 +142,7 @@ class Dino(Method):
     """A student tells of every view what a slower teacher tells of the global ones."""
 
     source = "Caron et al. 2021, arXiv:2104.14294"
+    embeds = True
     adamw_lr = 1e-3
 
     head: DinoHead

@@ -55,6 +55,7 @@ class Simclr(Method):
     """Each view finds the other one of its volume among those of the batch."""
 
     source = "Chen et al. 2020, arXiv:2002.05709"
+    embeds = True
 
     @staticmethod
     def views(config: SimclrConfig) -> ViewSpec:  # noqa: ARG004

@@ -170,6 +170,7 @@ class Sum(Method):
             for shared in ("network", "head"):
                 vars(method)[shared] = method._modules.pop(shared)
             self.parts[name] = method
+        self.embeds = any(method.embeds for _, method in self._methods())
 
     @staticmethod
     def views(config: SumConfig) -> ViewSpec:
@@ -200,7 +201,7 @@ class Sum(Method):
     def embed(self, view: Tensor) -> Tensor:
         """The embeddings of the first part that has some of its own; pooled features where none has."""
         for _, method in self._methods():
-            if type(method).embed is not Method.embed:
+            if method.embeds:
                 return method.embed(view)
         return super().embed(view)
 

@@ -139,6 +139,7 @@ class Supervoxel(Method):
     """The supervoxels of one view are segmented in another."""
 
     source = "ours; after Ouyang et al. 2020, arXiv:2007.09886"
+    embeds = True
 
     @staticmethod
     def views(config: SupervoxelConfig) -> ViewSpec:  # noqa: ARG004

@@ -127,6 +127,7 @@ class Swinunetr(Method):
     head: SwinunetrHeads
 
     source = "Tang et al. 2022, arXiv:2111.14791"
+    embeds = True
 
     def __init__(self, network: Network, head: SwinunetrHeads, config: SwinunetrConfig, scope: Scope) -> None:
         super().__init__(network, head, config, scope)

@@ -95,6 +95,7 @@ class Triplet(Method):
     """Views of one volume attract, other volumes repel."""
 
     source = "Schroff et al. 2015, arXiv:1503.03832; Mougeot 2023 (Biom3d)"
+    embeds = True
     # with 3e-3, which suits the other tasks, the loss does not leave the margin (hippocampi, 40 steps)
     adamw_lr = 1e-3
 

@@ -147,6 +147,7 @@ class Voco(Method):
     """How much a crop overlaps each cell of its volume, told by the likeness of their embeddings."""
 
     source = "Wu et al. 2024, arXiv:2402.17300"
+    embeds = True
     # 3e-3, which suits most tasks, is slower (hippocampi, 80 steps: 0.39 against 0.33); the authors' 1e-4 is
     # for 250,000 steps
     adamw_lr = 1e-3

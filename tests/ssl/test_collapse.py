@@ -9,7 +9,6 @@ from fewvox.ssl.collapse import COLLAPSE_FILE, CollapseWatch, diagnose, read_col
 from fewvox.ssl.monitors import EmbeddingMeasures
 
 HEALTHY = EmbeddingMeasures(spread=0.8, effective_rank=9.0, retrieval=0.7, chance=0.1)
-POOLED = replace(HEALTHY, spread=None, effective_rank=1.5)
 LN_K = math.log(256)
 
 
@@ -21,11 +20,10 @@ def steps(number=20, **values):
     ("measures", "recent", "resting", "kind"),
     [
         (HEALTHY, steps(loss=0.1), 0.2, None),
-        (POOLED, steps(loss=0.1), None, None),
         (replace(HEALTHY, spread=0.05), [], None, "complete"),
         (replace(HEALTHY, effective_rank=1.5), [], None, "dimensional"),
         (HEALTHY, steps(loss=0.2), 0.2, "resting"),
-        (POOLED, steps(loss=0.2), 0.2, "resting"),
+        (replace(HEALTHY, spread=None, effective_rank=1.5), [], None, "dimensional"),
         (HEALTHY, [*steps(19, loss=0.2), {"loss": 0.19}], 0.2, None),
         (HEALTHY, steps(9, loss=0.2), 0.2, None),
         (HEALTHY, steps(loss=5.0, teacher_information=0.001, teacher_entropy=LN_K), LN_K, "centring"),
@@ -58,6 +56,14 @@ def test_few_steps_volumes_or_dimensions_are_no_collapse():
     found = diagnose(99, replace(HEALTHY, effective_rank=1.99), [], None, 4)
     assert found is not None
     assert found.kind == "dimensional"
+
+
+def test_features_that_are_pooled_to_be_watched_may_have_any_rank():
+    pooled = replace(HEALTHY, spread=None, effective_rank=1.1)
+    assert diagnose(99, pooled, steps(loss=0.1), 0.2, None) is None
+    found = diagnose(99, pooled, steps(loss=0.2), 0.2, None)
+    assert found is not None
+    assert found.kind == "resting"
 
 
 def test_a_teacher_whose_loss_is_near_ln_k_may_still_tell_views_apart():

@@ -84,6 +84,8 @@ class Spy(Method):
 class Embedding(Spy):
     """The same, with embeddings of its own."""
 
+    embeds = True
+
     def forward(self, batch, step):
         return replace(super().forward(batch, step), embeddings=self.embed(batch.views[0]))
 
@@ -238,6 +240,7 @@ def test_embeddings_are_those_of_the_first_part_that_has_some(spies, make_sum, m
     # pooled features of the decoder: mean and deviation of 8 and 4 features
     assert without.embed(batch.views[0]).shape == (3, 24)
     assert without(batch, 0).embeddings is None
+    assert (method.embeds, without.embeds) == (True, False)
 
 
 def test_it_rests_where_all_of_its_parts_do(spies, make_sum):
