@@ -54,8 +54,8 @@ def build_optimiser(
 
     `block_of` gives the block of a parameter by its name. Normalisation weights and biases are not decayed.
     """
-    lr, momentum = config.lr, config.momentum
-    if config.name == "auto" or lr is None or momentum is None or config.weight_decay is None:
+    lr = config.lr
+    if config.name == "auto" or lr is None or config.weight_decay is None:
         raise ValueError("resolve the configuration first")
     found: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
@@ -71,6 +71,7 @@ def build_optimiser(
         }
         for (block, decayed), parameters in found.items()
     ]
+    momentum = _DEFAULTS[config.name][2] if config.momentum is None else config.momentum
     if config.name == "adamw":
         return torch.optim.AdamW(groups, lr=lr, betas=(momentum, 0.999))
     if config.name == "lars":

@@ -92,7 +92,7 @@ def test_T06_an_arm_that_collapsed_is_shown_and_not_compared(tmp_path, nifti_fol
     assert [d.seeds for d in after.results.differences] == [1]
     marked = {(r.stage, r.seed) for r in after.results.runs if r.collapse}
     assert marked == {("pretraining", 1), ("fine-tuning", 1)}
-    report = after.report.read_text()
+    report = after.report.read_text(encoding="utf-8")
     assert "Collapsed: pretraining of mae, seed 1: complete at step 2, the spread is 0.01" in report
     assert "with the collapsed runs the difference to scratch would be" in report
     shutil.copy(run / COLLAPSE_FILE, tmp_path / "out/pretraining/mae/seed_0")

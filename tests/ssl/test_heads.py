@@ -122,7 +122,7 @@ def test_an_embedding_that_is_looked_at_does_not_depend_on_its_neighbours(archit
     head.train()(network, IMAGES)
     head.eval()
     alone = torch.cat([head(network, image[None]) for image in IMAGES])
-    torch.testing.assert_close(head(network, IMAGES), alone, atol=1e-5, rtol=0)
+    torch.testing.assert_close(head(network, IMAGES), alone, atol=1e-4, rtol=0)
 
 
 def test_embeddings_of_like_images_do_not_begin_collapsed(architecture):
