@@ -177,8 +177,10 @@ SPOILT = {
 def test_a_check_finds_what_it_is_for(monkeypatch, check):
     for part, other in SPOILT[check].items():
         monkeypatch.setattr(f"fewvox.seg.networks.unet.UNet.{part}", other)
+    # of levels of so few voxels nothing is asked in 16 bits
+    situation = "odd extents" if check == "half_precision_is_finite" else "isotropic"
     with pytest.raises((AssertionError, RuntimeError)):
-        getattr(network_checks, check)("unet", SITUATIONS["isotropic"])
+        getattr(network_checks, check)("unet", SITUATIONS[situation])
 
 
 def test_a_plan_that_a_network_cannot_follow_is_refused_by_it():
