@@ -13,6 +13,8 @@ SCHEDULES ?= schedules-study
 NETWORKS ?= networks-study
 # where the study of pretext methods is kept
 METHODS_STUDY ?= methods-study
+# where the comparison of frozen encoders is kept
+FROZEN ?= frozen-study
 # where the comparisons with nnU-Net are kept, and the environment that they run in
 NNUNET_BENCH ?= nnunet-bench
 NNUNET ?= .venv-nnunet
@@ -22,7 +24,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .PHONY: help demo test test-neighbours check format bench method-costs bench-nnunet schedules networks methods \
-	pictures clean
+	frozen pictures clean
 help:
 	@echo "make demo    synthetic nuclei: pretrain, fine-tune, compare, report (about 10 minutes, the first time 12)"
 	@echo "make test    all tests (under 10 minutes)"
@@ -35,6 +37,7 @@ help:
 	@echo "make schedules FEWVOX_DATASETS=FOLDER  compares the schedules of fine-tuning on hippocampi (two hours)"
 	@echo "make networks FEWVOX_DATASETS=FOLDER   compares the networks on hippocampi (an hour)"
 	@echo "make methods FEWVOX_DATASETS=FOLDER    what every pretext method's features are worth (six hours)"
+	@echo "make frozen FEWVOX_DATASETS=FOLDER     what frozen encoders are worth, random and pretrained (two hours)"
 	@echo "make pictures FEWVOX_DATASETS=FOLDER   draws those of docs/augmentation.md and docs/methods.md anew"
 	@echo "make clean   removes the environment and caches"
 	@echo "The first of them also installs into $(VENV): about 3 minutes and 2 GB, more with CUDA."
@@ -129,6 +132,17 @@ methods: $(INSTALLED)
 		--out $(METHODS_STUDY)/hippocampus
 	$(BIN)/python -m fewvox.experiments.methods_study nuclei --set data=$(FEWVOX_DATASETS)/mouse_embryo_nuclei \
 		--out $(METHODS_STUDY)/nuclei
+
+# taken up where it was left; see experiments/configs/frozen_hippocampus.yaml. A method that make methods has
+# pretrained already is not pretrained again
+frozen: frozen-hippocampus frozen-nuclei
+frozen-hippocampus: DATA := hippocampus
+frozen-nuclei: DATA := mouse_embryo_nuclei
+frozen-%: $(INSTALLED)
+	$(BIN)/python -m fewvox.experiments.methods_study $* --set data=$(FEWVOX_DATASETS)/$(DATA) \
+		--set "methods=[triplet,dino,mae]" --out $(METHODS_STUDY)/$*
+	$(BIN)/fewvox compare frozen_$* --set data=$(FEWVOX_DATASETS)/$(DATA) --out $(FROZEN)/$* \
+		$(foreach arm,triplet dino mae,--set arms.$(arm)-frozen.pretrained=$(METHODS_STUDY)/$*/pretraining/$(arm))
 
 # for docs/augmentation.md, which tells where the MRI is from, and docs/methods.md
 pictures: $(INSTALLED)

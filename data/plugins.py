@@ -107,9 +107,12 @@ class Plugins(Generic[T]):
         if others:
             raise self._taken(name, [point], "also " + " and ".join(map(_package, others)) + "'s")
         try:
-            entered = self._accept(name, point.load())
+            led_to = point.load()
+            # a module may have entered it itself, by a decorator of ours
+            entered = self.table[name] if name in self.table else self._accept(name, led_to)
         # whatever the code of others does when it is imported
         except (Exception, SystemExit) as error:
+            self.table.pop(name, None)
             raise PluginError(
                 f"{self.kind} {name}",
                 found=f"{_package(point)} offers it ({point.value}), which fails with "

@@ -406,15 +406,15 @@ def embed(
     seed: int = 0,
     device: str = "auto",
 ) -> Embeddings:
-    """Embeds views of a store's volumes, and writes what that tells of the network.
+    """Embeds views of a store's volumes, and writes what that tells of the network, beside random weights.
 
     Args:
         model: a run, a checkpoint folder or a weights file, pretrained or supervised.
         store: what `prepare` made, with the preprocessing of the model.
-        out: the folder to make: embeddings.npz, embeddings.csv, measures.json, pca.png.
+        out: the folder to make: embeddings.npz, embeddings.csv, measures.json, pca.png and pca_random.png.
         volumes: of more cases in the store, so many are taken evenly.
         views: augmented views of each volume.
-        seed: decides the views.
+        seed: decides the views and the random weights.
         device: "auto", "cpu" or "cuda".
     """
     from .pictures import write_embeddings  # slow to import, needed here alone
@@ -429,6 +429,7 @@ def embed(
                 views=views,
                 seed=seed,
                 device=device,
+                beside_random=True,
                 progress=shown.update,
             )
         write_embeddings(found, f"{checkpoint.info.method}, {checkpoint.info.steps} steps", partial)

@@ -290,10 +290,10 @@ def embed(
     out: Annotated[Path, typer.Option(help="The folder to make.")],
     volumes: Annotated[int, typer.Option(min=2, help="At most so many volumes, taken evenly.")] = 50,
     views: Annotated[int, typer.Option(min=1, help="Augmented views of each.")] = 8,
-    seed: Annotated[int, typer.Option(min=0, help="Decides the views.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Decides the views and the random weights.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
-    """Embed views of the volumes: their principal components in a picture, and measures of collapse."""
+    """Embed views of volumes: a picture of principal components, and measures beside those of random weights."""
     from . import api, tables
 
     found = api.embed(model, store, out, volumes=volumes, views=views, seed=seed, device=device)

@@ -3,6 +3,7 @@
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -41,7 +42,10 @@ def embedding_map(embeddings: Embeddings, title: str) -> bytes:
 
 
 def write_embeddings(embeddings: Embeddings, title: str, folder: Path) -> None:
-    """Writes embeddings.npz (values, components, cases), embeddings.csv, measures.json and pca.png."""
+    """Writes embeddings.npz (values, components, cases), embeddings.csv, measures.json and pca.png.
+
+    Of those by random weights, where there are some, it writes the measures and pca_random.png.
+    """
     values, components = embeddings.values.numpy(), embeddings.components.numpy()
     np.savez(
         folder / "embeddings.npz", values=values, components=components, cases=np.array(embeddings.cases)
@@ -52,10 +56,17 @@ def write_embeddings(embeddings: Embeddings, title: str, folder: Path) -> None:
         table.writerows(
             [case, f"{a:.6g}", f"{b:.6g}"] for case, (a, b) in zip(embeddings.cases, components, strict=True)
         )
-    measures = {
+    measures = _measures(embeddings)
+    if embeddings.random is not None:
+        measures["random"] = _measures(embeddings.random)
+        (folder / "pca_random.png").write_bytes(embedding_map(embeddings.random, "random weights"))
+    (folder / "measures.json").write_text(json.dumps(measures, indent=1), encoding="utf-8")
+    (folder / "pca.png").write_bytes(embedding_map(embeddings, title))
+
+
+def _measures(embeddings: Embeddings) -> dict[str, Any]:
+    return {
         **plain(embeddings.measures),
         "silhouette": embeddings.silhouette,
         "explained": list(embeddings.explained),
     }
-    (folder / "measures.json").write_text(json.dumps(measures, indent=1), encoding="utf-8")
-    (folder / "pca.png").write_bytes(embedding_map(embeddings, title))

@@ -1,7 +1,7 @@
 """Tables that a person reads: what a scan found, what an evaluation measured."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rich.markup import escape
 from rich.table import Table
@@ -160,20 +160,24 @@ def _difference(difference: Difference) -> str:
 
 
 def measures_table(embeddings: Embeddings) -> Table:
-    """Measures of embeddings, a row each."""
-    measures = embeddings.measures
-    table = Table()
-    for column in ("measure", "value", "meaning"):
+    """Measures of embeddings, a row each; beside those by random weights, where there are some."""
+    table, beside = Table(), embeddings.random
+    for column in ("measure", "value", *(["random weights"] if beside else []), "meaning"):
         table.add_column(column)
-    if measures.spread is not None:
-        table.add_row("spread", f"{measures.spread:.3f}", "1: everywhere alike; near 0: collapsed to a point")
-    table.add_row("effective rank", f"{measures.effective_rank:.1f}", "directions that carry the variation")
-    if measures.retrieval is not None and measures.chance is not None:
-        meaning = f"views whose nearest other is of the same volume (chance {measures.chance:.1%})"
-        table.add_row("retrieval", f"{measures.retrieval:.1%}", meaning)
-    if embeddings.silhouette is not None:
-        meaning = "1: views of a volume lie together, apart from others; 0 and below: they do not"
-        table.add_row("silhouette", f"{embeddings.silhouette:.3f}", meaning)
+
+    def row(name: str, of: Callable[[Embeddings], float | None], form: str, meaning: str) -> None:
+        values = [of(each) for each in (embeddings, beside) if each is not None]
+        if values[0] is not None:
+            shown = ("" if value is None else format(value, form) for value in values)
+            table.add_row(name, *shown, meaning)
+
+    row("spread", lambda e: e.measures.spread, ".3f", "1: everywhere alike; near 0: collapsed to a point")
+    row("effective rank", lambda e: e.measures.effective_rank, ".1f", "directions that carry the variation")
+    chance = embeddings.measures.chance or 0.0
+    of_volume = f"views whose nearest other is of the same volume (chance {chance:.1%})"
+    row("retrieval", lambda e: e.measures.retrieval, ".1%", of_volume)
+    together = "1: views of a volume lie together, apart from others; 0 and below: they do not"
+    row("silhouette", lambda e: e.silhouette, ".3f", together)
     return table
 
 

@@ -150,17 +150,22 @@ def _starts(
 
 def cut_cells(view: Tensor, grid: Grid, generator: torch.Generator) -> Tensor:
     """The cells (B, N, C, z, y, x) of views (B, C, Z, Y, X), in places drawn anew for each of them."""
-    starts, (dz, dy, dx) = grid.draw(len(view), generator).tolist(), grid.size
+    return cells_at(view, grid.draw(len(view), generator), grid)
+
+
+def cells_at(view: Tensor, starts_BN3: Tensor, grid: Grid) -> Tensor:
+    """Parts (B, N, C, z, y, x) of views, as large as cells of the grid, that begin at these voxels."""
+    dz, dy, dx = grid.size
     cells = torch.stack(
         [
             image[:, z : z + dz, y : y + dy, x : x + dx]
-            for image, of_image in zip(view, starts, strict=True)
+            for image, of_image in zip(view, starts_BN3.tolist(), strict=True)
             for z, y, x in of_image
         ]
     )
     if grid.size != grid.extent:
         cells = F.interpolate(cells, grid.extent, mode="trilinear", align_corners=False)
-    return cells.unflatten(0, (len(view), grid.number))
+    return cells.unflatten(0, starts_BN3.shape[:2])
 
 
 def standardised(cells: Tensor) -> Tensor:

@@ -37,7 +37,8 @@ Kind = Literal["complete", "dimensional", "resting", "centring", "sharpening"]
 _LEAST_SPREAD, _LEAST_RANK, _ENOUGH_DIRECTIONS = 0.2, 2.0, 4
 # a loss that rests is within a hundredth of its resting value, on average and in every step
 _NEAR = 0.01
-# nats
+# what a teacher's outputs are recorded as, in nats
+_INFORMATION, _ENTROPY = "teacher_information", "teacher_entropy"
 _NO_INFORMATION, _NO_ENTROPY = 0.01, 0.05
 # the last steps that are judged, and how many there have to be
 _LAST, _ENOUGH = 50, 10
@@ -70,14 +71,14 @@ def diagnose(
         step: how many steps were made.
         measures: of the method's embeddings.
         recent: what was recorded of the last steps: "loss", and of a teacher "teacher_entropy" and
-            "teacher_information", in nats.
+            "teacher_information", in nats, which may follow the name of its method and a "/".
         resting_loss: the loss of outputs that are all the same; of a teacher with K prototypes ln K.
         directions: along how many the embeddings could vary: the smaller of their dimensions and of the
             number of volumes less one; None where they are features pooled to be watched, of which a low rank
             is nothing unusual.
     """
     for kind, (found, remedy) in (
-        *_of_teacher(recent, resting_loss),
+        *_of_teachers(recent, resting_loss),
         *(_of_embeddings(measures, directions) if step >= _ENOUGH else []),
         *_of_loss(recent, resting_loss),
     ):
@@ -88,18 +89,22 @@ def diagnose(
 Finding = tuple[Kind, tuple[str, str]]
 
 
-def _of_teacher(recent: Sequence[Mapping[str, float]], most: float | None) -> list[Finding]:
-    told = [line for line in recent if "teacher_information" in line]
+def _of_teachers(recent: Sequence[Mapping[str, float]], most: float | None) -> list[Finding]:
+    # of a sum of methods each part's numbers bear its name: "dino/teacher_information"
+    names = sorted({name for line in recent for name in line if name.endswith(_INFORMATION)})
+    return [found for name in names for found in _of_teacher(recent, name.removesuffix(_INFORMATION), most)]
+
+
+def _of_teacher(recent: Sequence[Mapping[str, float]], part: str, most: float | None) -> list[Finding]:
+    told = [line for line in recent if part + _INFORMATION in line]
     if len(told) < _ENOUGH:
         return []
-    information, entropy = (
-        fmean(line[f"teacher_{what}"] for line in told) for what in ("information", "entropy")
-    )
+    information, entropy = (fmean(line[part + name] for line in told) for name in (_INFORMATION, _ENTROPY))
     if information > _NO_INFORMATION:
         return []
-    found = (
-        f"the teacher says the same of every view ({information:.2g} nats), with an entropy of {entropy:.3g}"
-    )
+    teacher = f"teacher of {part.removesuffix('/')}" if part else "teacher"
+    found = f"the {teacher} says the same of every view ({information:.2g} nats)"
+    found += f", with an entropy of {entropy:.3g}"
     if entropy < _NO_ENTROPY:
         remedy = "Raise the teacher's temperature, or lower the momentum of its centre"
         return [("sharpening", (found, remedy))]
@@ -123,7 +128,7 @@ def _of_embeddings(measures: EmbeddingMeasures, directions: int | None) -> list[
 def _of_loss(recent: Sequence[Mapping[str, float]], resting: float | None) -> list[Finding]:
     losses = [line["loss"] for line in recent if "loss" in line]
     # a teacher's cross-entropy may be near ln K in a training that goes well
-    by_teacher = any("teacher_information" in line for line in recent)
+    by_teacher = any(name.endswith(_INFORMATION) for line in recent for name in line)
     if not resting or by_teacher or len(losses) < _ENOUGH:
         return []
     if max(abs(loss - resting) for loss in losses) > _NEAR * abs(resting):

@@ -3,7 +3,7 @@
 # Shapes: N = views in all, D = embedding size.
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from ..data.loader import step_seed
 from ..data.store import Store
 from ..seg.checkpoint import Checkpoint
 from ..seg.contract import check_preprocessing
+from ..seg.networks.registry import build
 from ..seg.training import choose_device
 from .heads import pool
 from .method import ViewSpec
@@ -26,7 +27,8 @@ class Embeddings:
 
     `explained` is the share of the variance that each of the two components holds. `silhouette` tells how far
     the views of a volume lie together and apart from others, from -1 to 1 (Rousseeuw 1987,
-    doi:10.1016/0377-0427(87)90125-7); None where no volume has two views, or there is one volume.
+    doi:10.1016/0377-0427(87)90125-7); None where no volume has two views, or there is one volume. `random`
+    are those of the same views by the same network with random weights, where they were asked for.
     """
 
     cases: tuple[str, ...]
@@ -35,6 +37,7 @@ class Embeddings:
     explained: tuple[float, float]
     measures: EmbeddingMeasures
     silhouette: float | None = None
+    random: "Embeddings | None" = None
 
 
 def embed(
@@ -46,39 +49,50 @@ def embed(
     views: int = 8,
     seed: int = 0,
     device: str = "auto",
+    beside_random: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Embeddings:
     """Pooled decoder features of `views` augmented views of each volume, and their principal components.
 
     The features are those of the network itself, without any head, so that every method, a supervised
     network and an untrained one are embedded alike. Of more than `volumes` cases, so many are taken evenly.
+    `beside_random` embeds the same views by random weights, drawn by `seed`, too: volumes differ in grey
+    values and contrast, and even such a network tells some of them apart.
 
     Raises TransferError when the store is prepared otherwise than what the checkpoint was trained on.
     """
     check_preprocessing(checkpoint, store.plan)
-    network = checkpoint.network().to(choose_device(device)).eval()
+    networks = [checkpoint.network(), *([build(checkpoint.info.architecture, seed)] if beside_random else [])]
+    for network in networks:
+        network.to(choose_device(device)).eval()
     chosen = evenly(tuple(sorted(store.cases)) if cases is None else tuple(cases), volumes)
     patch = checkpoint.info.plan.training.patch
     sampler = ViewSampler(store, chosen, patch, 1, ViewSpec(global_views=1), ViewConfig(), seed, 1)
-    found, owners = [], []
+    found: list[list[Tensor]] = [[] for _ in networks]
+    owners = []
     with torch.no_grad():
         for i, case in enumerate(chosen):
             for view in range(views):
                 image = sampler.views([case], step_seed(seed, i * views + view), 1.0).views[0]
-                features = network.decode(network.encode(image.to(next(network.parameters()).device)))
-                found.append(pool(features).cpu())
+                for network, values in zip(networks, found, strict=True):
+                    features = network.decode(network.encode(image.to(next(network.parameters()).device)))
+                    values.append(pool(features).cpu())
                 owners.append(case)
             if progress is not None:
                 progress(i + 1, len(chosen))
-    values = torch.cat(found)
-    components, explained = principal_components(values)
+    trained, *random = (_described(torch.cat(values), owners) for values in found)
+    return replace(trained, random=random[0] if random else None)
+
+
+def _described(values_ND: Tensor, owners: list[str]) -> Embeddings:
+    components, explained = principal_components(values_ND)
     return Embeddings(
         cases=tuple(owners),
-        values=values,
+        values=values_ND,
         components=components,
         explained=explained,
-        measures=measure(values, owners),
-        silhouette=silhouette(values, owners),
+        measures=measure(values_ND, owners),
+        silhouette=silhouette(values_ND, owners),
     )
 
 

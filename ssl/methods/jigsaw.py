@@ -11,7 +11,6 @@ class as often. We cut 2 x 2 x 2 cells where Taleb et al. have 3 x 3 x 3 (of 128
 
 # Shapes: B = batch, N = cells of a view, P = orders, H = hidden units.
 
-import math
 from functools import cache
 from itertools import permutations
 from typing import Annotated
@@ -25,9 +24,10 @@ from ...data.errors import UserError
 from ...data.settings import settings
 from ...seg.networks.network import Network
 from ..cell_heads import CellClassifier, CellHeadConfig
-from ..cells import Grid, cut_cells, lay_grid, standardised
+from ..cell_task import CellTask
+from ..cells import Grid, lay_grid
 from ..classified import classified
-from ..method import Method, PretextResult, Scope, Views, ViewSpec, register_method
+from ..method import PretextResult, Scope, Views, ViewSpec, register_method
 
 Count = Annotated[int, Field(ge=1, le=3)]
 # all orders of so many cells can be listed; of more, so many are drawn to choose from
@@ -104,12 +104,10 @@ def jigsaw_grid(scope: Scope, config: JigsawConfig) -> Grid:
 
 
 @register_method("jigsaw", JigsawConfig)
-class Jigsaw(Method):
+class Jigsaw(CellTask):
     """In which order the cells of a view lie."""
 
     source = "Taleb et al. 2020, arXiv:2006.03829, section 3.3; Noroozi & Favaro 2016, arXiv:1603.09246"
-    trains = ("encoder",)
-    head: CellClassifier
     orders: Tensor
 
     def __init__(self, network: Network, head: CellClassifier, config: JigsawConfig, scope: Scope) -> None:
@@ -131,16 +129,5 @@ class Jigsaw(Method):
 
     def forward(self, batch: Views, step: int) -> PretextResult:  # noqa: ARG002
         """Cross-entropy over every order of every view."""
-        cells = cut_cells(batch.views[0], self.grid, torch.Generator().manual_seed(batch.seed))
-        if self.config.standardise:
-            cells = standardised(cells)
-        tuples, labels = shuffled(self.head.each(self.network, cells), self.orders)
+        tuples, labels = shuffled(self.vectors_of_cells(batch, self.grid), self.orders)
         return classified(self.head(tuples), labels)
-
-    def embed(self, view: Tensor) -> Tensor:
-        """Pooled features of the blocks that the cells are read from."""
-        return self.head.each.embed(self.network, view)
-
-    def resting_loss(self) -> float:
-        """That of guessing, to which vectors that are all the same lead."""
-        return math.log(self.head.classes)

@@ -11,7 +11,6 @@ for three cells there is one; the task has 8 or 2 classes then.
 
 # Shapes: B = batch, C = channels, N = cells of a view, H = hidden units.
 
-import math
 from typing import Annotated
 
 import torch
@@ -22,9 +21,10 @@ from ...data.errors import UserError
 from ...data.settings import settings
 from ...seg.networks.network import Network
 from ..cell_heads import CellClassifier, CellHeadConfig
-from ..cells import Grid, cut_cells, lay_grid, standardised
+from ..cell_task import CellTask
+from ..cells import Grid, lay_grid
 from ..classified import classified
-from ..method import Method, PretextResult, Scope, Views, ViewSpec, register_method
+from ..method import PretextResult, Scope, Views, ViewSpec, register_method
 
 
 @settings
@@ -71,12 +71,10 @@ def location_grid(scope: Scope, config: RelativeLocationConfig) -> Grid:
 
 
 @register_method("relative_location", RelativeLocationConfig)
-class RelativeLocation(Method):
+class RelativeLocation(CellTask):
     """Which of the neighbours of the centre a cell of the view is."""
 
     source = "Taleb et al. 2020, arXiv:2006.03829, section 3.2; Doersch et al. 2015, arXiv:1505.05192"
-    trains = ("encoder",)
-    head: CellClassifier
 
     def __init__(
         self, network: Network, head: CellClassifier, config: RelativeLocationConfig, scope: Scope
@@ -97,16 +95,5 @@ class RelativeLocation(Method):
 
     def forward(self, batch: Views, step: int) -> PretextResult:  # noqa: ARG002
         """Cross-entropy over every neighbour of every view."""
-        cells = cut_cells(batch.views[0], self.grid, torch.Generator().manual_seed(batch.seed))
-        if self.config.standardise:
-            cells = standardised(cells)
-        pairs, labels = neighbours(self.head.each(self.network, cells))
+        pairs, labels = neighbours(self.vectors_of_cells(batch, self.grid))
         return classified(self.head(pairs), labels)
-
-    def embed(self, view: Tensor) -> Tensor:
-        """Pooled features of the blocks that the cells are read from."""
-        return self.head.each.embed(self.network, view)
-
-    def resting_loss(self) -> float:
-        """That of guessing, to which vectors that are all the same lead."""
-        return math.log(self.head.classes)

@@ -10,7 +10,6 @@ or the grid of voxels would tell the turn.
 
 # Shapes: B = batch, T = turns that a view is shown in, K = classes.
 
-import math
 from typing import Annotated
 
 import torch
@@ -20,8 +19,9 @@ from torch import Tensor
 from ...data.settings import settings
 from ...seg.networks.network import Network
 from ..cell_heads import CellClassifier, CellHeadConfig
+from ..cell_task import CellTask
 from ..classified import classified
-from ..method import Method, PretextResult, Scope, Views, ViewSpec, register_method
+from ..method import PretextResult, Scope, Views, ViewSpec, register_method
 from ..quarter_turns import QuarterTurns, turns_of
 
 
@@ -45,12 +45,10 @@ def all_turned(view: Tensor, turns: QuarterTurns, numbers_BT: Tensor) -> Tensor:
 
 
 @register_method("rotation", RotationConfig)
-class Rotation(Method):
+class Rotation(CellTask):
     """By which quarter turn the view was turned."""
 
     source = "Taleb et al. 2020, arXiv:2006.03829, section 3.4; Gidaris et al. 2018, arXiv:1803.07728"
-    trains = ("encoder",)
-    head: CellClassifier
 
     def __init__(self, network: Network, head: CellClassifier, config: RotationConfig, scope: Scope) -> None:
         super().__init__(network, head, config, scope)
@@ -72,11 +70,3 @@ class Rotation(Method):
         numbers = draw_turns(len(view), self.head.classes, self.config.turns, generator)
         vectors = self.head.each(self.network, all_turned(view, self.turns, numbers))
         return classified(self.head(vectors.flatten(0, 1)[:, None]), numbers.flatten().to(view.device))
-
-    def embed(self, view: Tensor) -> Tensor:
-        """Pooled features of the blocks that the turned views are read from."""
-        return self.head.each.embed(self.network, view)
-
-    def resting_loss(self) -> float:
-        """That of guessing, to which vectors that are all the same lead."""
-        return math.log(self.head.classes)

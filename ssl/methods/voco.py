@@ -27,7 +27,7 @@ from ...data.errors import UserError
 from ...data.settings import settings
 from ...data.volume import Shape
 from ...seg.networks.network import Network
-from ..cells import Grid, cut_cells, lay_grid
+from ..cells import Grid, cells_at, lay_grid
 from ..correspondence import extent_of, to_view, to_volume
 from ..gather import own, processes
 from ..heads import EmbeddingConfig, EmbeddingHead
@@ -108,21 +108,6 @@ def draw_starts(
     return (low_B13 + (own(drawn).to(low_B13) * (high_B13 - low_B13 + 1)).floor()).long()
 
 
-def cut_crops(view: Tensor, starts_BM3: Tensor, grid: Grid) -> Tensor:
-    """Crops (B x M, C, z, y, x) as large as a cell, resampled to the same extent."""
-    dz, dy, dx = grid.size
-    crops = torch.stack(
-        [
-            image[:, z : z + dz, y : y + dy, x : x + dx]
-            for image, of_image in zip(view, starts_BM3.tolist(), strict=True)
-            for z, y, x in of_image
-        ]
-    )
-    if grid.size == grid.extent:
-        return crops
-    return F.interpolate(crops, grid.extent, mode="trilinear", align_corners=False)
-
-
 def voco_grid(scope: Scope, config: VocoConfig) -> Grid:
     """The cells asked for, fewer along an axis without room.
 
@@ -199,8 +184,8 @@ class Voco(Method):
         overlaps_BMN = overlap_shares(
             boxes_in_volume(of_second, starts_BM3, size), boxes_in_volume(of_first, places_BN3, size)
         )
-        cells = cut_cells(first, self.grid, generator).flatten(0, 1)
-        return cells, cut_crops(second, starts_BM3, self.grid), overlaps_BMN.float()
+        cells, crops = cells_at(first, places_BN3, self.grid), cells_at(second, starts_BM3, self.grid)
+        return cells.flatten(0, 1), crops.flatten(0, 1), overlaps_BMN.float()
 
     def embed(self, view: Tensor) -> Tensor:
         """Unit vectors (B, D) of whole views."""

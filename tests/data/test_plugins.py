@@ -114,6 +114,24 @@ def test_a_broken_one_is_told_with_its_package_and_hinders_no_other(
     assert sorted(things.table) == ["ours", "pi"]
 
 
+def test_a_module_may_enter_itself_when_it_is_imported(things, offered, tmp_path, monkeypatch):
+    """As one does that uses our decorators; its entry point then leads to what it decorated."""
+    (tmp_path / "enters.py").write_text("import shared_table\nshared_table.table['two'] = 2.0\nTwo = object")
+    (tmp_path / "enters_and_fails.py").write_text(
+        "import shared_table\nshared_table.table['bad'] = 3.0\n1 / 0"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "shared_table", things)
+    offered(point("two", "enters:Two"), point("bad", "enters_and_fails:Bad", "others"))
+    assert things.find("two") == 2
+    assert things.package("two") == "theirs 1.2"
+    assert things.problem("two") is None
+    for _ in range(2):
+        with pytest.raises(PluginError, match=r"others 1\.2 offers it"):
+            things.find("bad")
+    assert "bad" not in things.table
+
+
 def test_a_name_of_ours_stays_ours(things, offered):
     loaded = offered(point("ours", "math:pi"))
     assert things.find("ours") == 1

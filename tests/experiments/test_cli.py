@@ -343,7 +343,7 @@ def test_embeddings_are_written_once(typed, pretrained, tiny_store, tmp_path):
     assert f"picture: {tmp_path / 'seen/pca.png'}" in told
     assert "effective rank" in told
     files = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "seen").iterdir()}
-    assert set(files) == {"embeddings.npz", "embeddings.csv", "measures.json", "pca.png"}
+    assert set(files) == {"embeddings.npz", "embeddings.csv", "measures.json", "pca.png", "pca_random.png"}
     with np.load(tmp_path / "seen/embeddings.npz", allow_pickle=False) as arrays:
         assert len(set(arrays["cases"])) == 4
         assert len(arrays["values"]) == 8

@@ -334,3 +334,20 @@ def test_the_study_of_networks_trains_them_alike(tmp_path):
     assert len({c.network for c in trained.values()}) == len(config.arms)
     alike = [replace(c, network=None) for c in trained.values()]
     assert all(c == alike[0] for c in alike)
+
+
+@pytest.mark.parametrize("name", ["frozen_hippocampus", "frozen_nuclei"])
+def test_the_studies_of_frozen_encoders_train_them_alike(name, tmp_path, monkeypatch):
+    """But for the weights and what may follow them; the network from scratch is no frozen one."""
+    monkeypatch.chdir(tmp_path)
+    config = read_config(name, [f"data={tmp_path}", "arms.mae-frozen.pretrained=runs/mae"])
+    frozen = {name for name in config.arms if name != "scratch"}
+    assert {name.removesuffix("-frozen") for name in frozen} == {"random", "triplet", "dino", "mae"}
+    trained = {name: finetune_config(config, name, 0) for name in config.arms}
+    assert {name for name, c in trained.items() if c.schedule.name == "frozen"} == frozen
+    assert {name for name, c in trained.items() if c.load == "encoder"} == frozen - {config.baseline}
+    alike = [replace(c, schedule=trained["scratch"].schedule, load="both") for c in trained.values()]
+    assert all(c == alike[0] for c in alike)
+    weights = {weights_of(config, arm) for arm in frozen - {config.baseline}}
+    assert len(weights) == 3
+    assert weights_of(config, "mae-frozen") == str(tmp_path / "runs" / "mae")

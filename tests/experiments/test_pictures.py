@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -59,3 +60,13 @@ def test_the_files_of_embeddings_hold_what_they_say(embeddings, tmp_path):
     assert measures["retrieval"] == embeddings.measures.retrieval
     assert measures["explained"] == list(embeddings.explained)
     opened((tmp_path / "pca.png").read_bytes())
+
+
+def test_what_random_weights_make_of_the_views_stands_beside(embeddings, tmp_path):
+    random = replace(embeddings, silhouette=-0.2, components=embeddings.components.flip(1))
+    write_embeddings(replace(embeddings, silhouette=0.6, random=random), "mae, 3 steps", tmp_path)
+    measures = json.loads((tmp_path / "measures.json").read_text())
+    assert (measures["silhouette"], measures["random"]["silhouette"]) == (0.6, -0.2)
+    drawn = [opened((tmp_path / name).read_bytes()) for name in ("pca.png", "pca_random.png")]
+    assert drawn[0].shape == drawn[1].shape
+    assert (drawn[0] != drawn[1]).any()

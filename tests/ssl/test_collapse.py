@@ -73,6 +73,16 @@ def test_a_teacher_whose_loss_is_near_ln_k_may_still_tell_views_apart():
     )
 
 
+def test_a_teacher_within_a_sum_is_judged_by_its_own_numbers():
+    of_dino = {"dino/teacher_information": 0.001, "dino/teacher_entropy": 0.01}
+    of_byol = {"other/teacher_information": 1.3, "other/teacher_entropy": 2.0}
+    found = diagnose(99, HEALTHY, steps(loss=1.0, **of_byol, **of_dino), None, 11)
+    assert found is not None
+    assert found.kind == "sharpening"
+    assert "the teacher of dino says the same of every view" in found.found
+    assert diagnose(99, HEALTHY, steps(loss=1.0, **of_byol), None, 11) is None
+
+
 @pytest.fixture
 def run(tmp_path):
     """The folder of a run whose loss was so at each step."""

@@ -77,6 +77,19 @@ def test_embeddings_depend_on_the_seed_alone(model, tiny_store):
     assert len({tuple(value) for value in one.values.tolist()}) == 4
 
 
+def test_random_weights_are_shown_the_same_views(model, tiny_store):
+    """The model is one itself, drawn by seed 0."""
+    found = embed(model, tiny_store, volumes=2, views=2, device="cpu", beside_random=True)
+    assert found.random is not None
+    assert torch.equal(found.random.values, found.values)
+    other = embed(model, tiny_store, volumes=2, views=2, device="cpu", seed=1, beside_random=True)
+    assert other.random is not None
+    assert other.random.cases == other.cases
+    assert not torch.isclose(other.random.values, other.values).all(dim=1).any()
+    assert other.random.silhouette == silhouette(other.random.values, other.cases)
+    assert embed(model, tiny_store, volumes=2, views=2, device="cpu").random is None
+
+
 @pytest.mark.parametrize(
     ("volumes", "chosen"),
     [(2, ["c00", "c05"]), (3, ["c00", "c03", "c06"]), (50, [f"c{i:02}" for i in range(10)])],

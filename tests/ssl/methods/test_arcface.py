@@ -9,8 +9,6 @@ import torch
 import torch.nn.functional as F
 from fewvox.data.errors import UserError
 from fewvox.data.settings import SettingsError, parse, plain
-from fewvox.seg.networks.registry import build
-from fewvox.ssl.method import Views
 from fewvox.ssl.methods import arcface
 from fewvox.ssl.methods.arcface import ArcFace, ArcFaceConfig, arcface_logits, least_scale
 from fewvox.ssl.pretrain import reached_blocks
@@ -49,14 +47,13 @@ def by_loops(z, weights, classes, scale: float, margin: float) -> torch.Tensor:
 
 
 @pytest.fixture
-def make_arcface(architecture, make_scope):
+def make_arcface(fresh_method, make_scope):
     """The method on a fresh network; keywords replace settings, or what it is built for."""
 
     def make(volumes=4, steps=11, subjects=None, **fields) -> ArcFace:
         config = replace(CONFIG, **fields)
         scope = make_scope(1 + config.local_views, volumes=volumes, steps=steps, subjects=subjects)
-        torch.manual_seed(0)
-        return ArcFace(build(architecture, 0), ArcFace.heads(scope, config), config, scope)
+        return fresh_method(ArcFace, config, scope)
 
     return make
 
@@ -280,38 +277,16 @@ def test_the_loss_reaches_encoder_and_decoder_wholly_or_the_blocks_that_are_name
 
 
 @pytest.mark.parametrize("start", [1.0, 0.5])
-def test_two_processes_are_one_on_the_union_of_their_batches(
-    make_arcface, in_two_processes, make_views, start
-):
+def test_two_processes_are_one_on_the_union_of_their_batches(make_arcface, two_as_one, make_views, start):
     """Also where the second has no item of a class that is active."""
-    method, batch = make_arcface(active=Schedule(start=start, end=1.0)), make_views(batch=4)
-    halves = tuple(
-        Views(views=tuple(v[part] for v in batch.views), maps=tuple(m[:2] for m in batch.maps), cases=cases)
-        for part, cases in ((slice(0, 2), ("c0", "c1")), (slice(2, 4), ("c2", "c3")))
-    )
-    losses, gradients = in_two_processes(arcface, method, halves)
-    whole = method(batch, 0).loss
-    assert losses == pytest.approx([float(whole.detach())] * 2, rel=1e-5)
-    parameters = [p for p in method.parameters() if p.requires_grad]
-    expected = [g for g in torch.autograd.grad(whole, parameters, allow_unused=True) if g is not None]
-    for found, known in zip(gradients, expected, strict=True):
-        torch.testing.assert_close(found, known, atol=1e-4, rtol=1e-3)
+    method = make_arcface(active=Schedule(start=start, end=1.0))
+    losses, together = two_as_one(arcface, method, make_views(batch=4))
+    assert losses == pytest.approx([together] * 2, rel=1e-5)
 
 
-def test_a_few_steps_tell_volumes_apart(make_arcface, views_of):
-    """Four volumes of different grain, two noisy views each."""
-    waves = [torch.sin(torch.arange(8) * w) for w in (0.4, 0.9, 1.7, 2.9)]
-    grain = torch.stack([w[None, :, None] * w[None, None, :4] * torch.ones(4, 1, 1) for w in waves])[:, None]
-    method = make_arcface()
-    optimiser = torch.optim.AdamW(method.parameters(), lr=3e-3)
-    results = []
-    for step in range(30):
-        noise = torch.randn(2, 4, 1, 4, 8, 4, generator=torch.Generator().manual_seed(step))
-        results.append(method(views_of(grain + 0.3 * noise[0], grain + 0.3 * noise[1]), step))
-        optimiser.zero_grad()
-        results[-1].loss.backward()
-        optimiser.step()
-    losses = [float(result.loss.detach()) for result in results]
+def test_a_few_steps_tell_volumes_apart(make_arcface, train, noisy, grains):
+    results = train(make_arcface(), lambda step: noisy(grains, 0.3, step), 30)
+    losses = [float(result.loss) for result in results]
     assert sum(losses[-5:]) < sum(losses[:5]) / 3
     assert results[-1].logs["margin_accuracy"] == 1
 

@@ -9,7 +9,6 @@ from fewvox.data.augment.draws import Draws
 from fewvox.data.augment.intensity import Blur, Noise
 from fewvox.data.errors import UserError
 from fewvox.data.settings import SettingsError, parse, plain
-from fewvox.seg.networks.registry import build
 from fewvox.ssl.methods.augmentation import (
     OPERATIONS,
     Augmentation,
@@ -41,13 +40,11 @@ def made_of(image, operations=OPERATIONS, axes=(0, 1, 2), flip_probability=0.5, 
 
 
 @pytest.fixture
-def make_augmentation(architecture, make_scope):
+def make_augmentation(fresh_method, make_scope):
     """The method on a fresh network; keywords replace settings."""
 
     def make(extent=EXTENT, **fields) -> Augmentation:
-        config, scope = AugmentationConfig(**fields), make_scope(1, extent=extent)
-        torch.manual_seed(0)
-        return Augmentation(build(architecture, 0), Augmentation.heads(scope, config), config, scope)
+        return fresh_method(Augmentation, AugmentationConfig(**fields), make_scope(1, extent=extent))
 
     return make
 
@@ -198,29 +195,19 @@ def test_the_loss_reaches_what_the_pooled_features_are_made_of(make_augmentation
     assert reached_blocks(make_augmentation(blocks=blocks), views_of(textured())) == reached
 
 
-def test_a_flat_view_and_several_channels_have_a_finite_loss(make_augmentation, views_of):
-    method = make_augmentation()
-    loss = method(views_of(torch.ones(2, 1, *EXTENT)), 0).loss
-    loss.backward()
-    assert torch.isfinite(loss)
-    assert all(p.grad.isfinite().all() for p in method.parameters() if p.grad is not None)
+def test_a_flat_view_and_several_channels_have_a_finite_loss(make_augmentation, views_of, check_finite):
+    check_finite(make_augmentation(), views_of(torch.ones(2, 1, *EXTENT)))
     changed, _ = made_of(textured(1, channels=3)[0], seed=(1,))
     assert changed.shape == (3, *EXTENT)
     assert changed.isfinite().all()
 
 
-def test_a_few_steps_learn_to_tell_noise(make_augmentation, views_of):
+def test_a_few_steps_learn_to_tell_noise(make_augmentation, views_of, train):
     noise = {**dict.fromkeys(OPERATIONS), "noise": Noise(probability=0.5, deviation=(1.0, 1.0))}
     method = make_augmentation(operations=noise, flips=())
-    optimiser = torch.optim.AdamW(method.parameters(), lr=3e-3)
-    results = []
-    for step in range(30):
-        results.append(method(views_of(textured(4), seed=step), step))
-        optimiser.zero_grad()
-        results[-1].loss.backward()
-        optimiser.step()
-    assert sum(float(r.logs["accuracy"]) for r in results[-8:]) / 8 > 0.9
-    assert sum(float(r.loss.detach()) for r in results[-8:]) / 8 < method.resting_loss() / 2
+    last = train(method, lambda step: views_of(textured(4), seed=step), 30)[-8:]
+    assert sum(float(r.logs["accuracy"]) for r in last) / 8 > 0.9
+    assert sum(float(r.loss) for r in last) / 8 < method.resting_loss() / 2
 
 
 def test_what_a_file_says_of_an_operation_stands_over_the_default():

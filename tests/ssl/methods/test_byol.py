@@ -6,21 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from fewvox.data.settings import SettingsError, parse
-from fewvox.seg.networks.registry import build
-from fewvox.ssl.method import Views, find_method
-from fewvox.ssl.method_checks import SITUATIONS, fresh, tiny_batch
 from fewvox.ssl.methods import byol
 from fewvox.ssl.methods.byol import Byol, ByolConfig, byol_loss, spread
 from fewvox.ssl.monitors import measure
-from fewvox.ssl.pretrain import reached_blocks
 
 CONFIG = ByolConfig(hidden=16, dimension=8)
-
-
-def vectors(count: int, size: int, seed: int) -> torch.Tensor:
-    """Not of unit length, and with a gradient."""
-    drawn = torch.randn(count, size, generator=torch.Generator().manual_seed(seed))
-    return drawn.requires_grad_()
 
 
 def by_loops(predictions, targets) -> torch.Tensor:
@@ -37,19 +27,17 @@ def parameters_of(module) -> torch.Tensor:
 
 
 @pytest.fixture
-def make_byol(architecture, make_scope):
+def make_byol(fresh_method, make_scope):
     """The method on a fresh network; `steps` is the length of the training, keywords replace settings."""
 
     def make(steps=10, **fields) -> Byol:
-        config, scope = replace(CONFIG, **fields), make_scope(steps=steps)
-        torch.manual_seed(0)
-        return Byol(build(architecture, 0), Byol.heads(scope, config), config, scope)
+        return fresh_method(Byol, replace(CONFIG, **fields), make_scope(steps=steps))
 
     return make
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5])
-def test_loss_and_gradient_are_those_of_the_formula(batch):
+def test_loss_and_gradient_are_those_of_the_formula(vectors, batch):
     predictions, targets = vectors(batch, 6, 0), vectors(batch, 6, 1)
     found, expected = byol_loss(predictions, targets), by_loops(predictions, targets).float()
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
@@ -59,7 +47,7 @@ def test_loss_and_gradient_are_those_of_the_formula(batch):
 
 
 @pytest.mark.parametrize(("factor", "loss"), [(3.0, 0.0), (-0.5, 4.0)])
-def test_only_directions_count(factor, loss):
+def test_only_directions_count(vectors, factor, loss):
     z = vectors(3, 6, 0).detach()
     assert float(byol_loss(z, factor * z)) == pytest.approx(loss, abs=1e-5)
 
@@ -139,7 +127,7 @@ def test_a_collapse_has_no_loss_and_shows_in_the_spread(make_byol, make_views):
     assert method.resting_loss() is None
 
 
-def test_the_spread_is_that_of_the_monitors():
+def test_the_spread_is_that_of_the_monitors(vectors):
     z = vectors(7, 5, 0).detach()
     expected = measure(F.normalize(z, dim=1), ["a"] * 7).spread
     assert float(spread(3 * z)) == pytest.approx(expected, rel=1e-5)
@@ -147,23 +135,9 @@ def test_the_spread_is_that_of_the_monitors():
     assert float(spread(torch.cat([torch.eye(4), -torch.eye(4)]))) == pytest.approx(1)
 
 
-def test_two_processes_are_one_with_the_batch_of_both(make_byol, make_views, in_two_processes):
-    method, batch = make_byol(), make_views(batch=4)
-    parameters = [p for p in method.parameters() if p.requires_grad]
-    together = method(batch, 0).loss
-    expected = [g for g in torch.autograd.grad(together, parameters, allow_unused=True) if g is not None]
-    halves = tuple(
-        Views(
-            views=tuple(v[part] for v in batch.views),
-            maps=tuple(m[part] for m in batch.maps),
-            cases=batch.cases[part],
-        )
-        for part in (slice(0, 2), slice(2, 4))
-    )
-    losses, gradients = in_two_processes(byol, method, halves)
-    assert sum(losses) / 2 == pytest.approx(float(together.detach()), rel=1e-5)
-    for found, wanted in zip(gradients, expected, strict=True):
-        torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-3)
+def test_two_processes_are_one_with_the_batch_of_both(make_byol, make_views, two_as_one):
+    losses, together = two_as_one(byol, make_byol(), make_views(batch=4))
+    assert sum(losses) / 2 == pytest.approx(together, rel=1e-5)
 
 
 def test_the_spread_is_of_all_processes(make_byol, make_views, monkeypatch):
@@ -173,7 +147,7 @@ def test_the_spread_is_of_all_processes(make_byol, make_views, monkeypatch):
     assert [z.shape for z in seen] == [(6, 8)]
 
 
-def test_mixed_precision_does_not_touch_the_loss():
+def test_mixed_precision_does_not_touch_the_loss(vectors):
     z, target = vectors(4, 64, 0), vectors(4, 64, 1)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         mixed = byol_loss(z.bfloat16(), target.bfloat16())
@@ -181,50 +155,12 @@ def test_mixed_precision_does_not_touch_the_loss():
     assert torch.equal(mixed, byol_loss(z.bfloat16().float(), target.bfloat16().float()))
 
 
-def test_a_local_view_may_have_another_extent(make_byol, make_views):
-    batch = make_views(extent=(4, 8, 4))
-    first, second = batch.views
-    assert torch.isfinite(make_byol()(replace(batch, views=(first, second[:, :, :2, :4, :2])), 0).loss)
-
-
-def test_constant_volumes_have_a_finite_loss_and_gradient(make_byol, views_of):
-    method, flat = make_byol(), torch.ones(3, 1, 4, 8, 4)
-    loss = method(views_of(flat, flat), 0).loss
-    loss.backward()
-    assert torch.isfinite(loss)
-    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in method.parameters())
-
-
-@pytest.mark.parametrize(
-    ("blocks", "reached"),
-    [
-        (None, ("encoder", "decoder")),
-        (("encoder",), ("encoder",)),
-        (("decoder.0",), ("encoder", "decoder.0")),
-    ],
-)
-def test_the_loss_reaches_what_the_embedded_features_are_made_of(make_byol, make_views, blocks, reached):
-    assert reached_blocks(make_byol(blocks=blocks), make_views()) == reached
-
-
-def test_a_few_steps_predict_the_target_without_collapse():
-    situation, registered = SITUATIONS["anisotropic, one channel"], find_method("byol")
-    method = fresh(registered, situation).train()
-    optimiser = torch.optim.AdamW(
-        [p for p in method.parameters() if p.requires_grad], lr=registered.method.adamw_lr or 3e-3
-    )
-    losses, spreads = [], []
-    for step in range(20):
-        result = method(tiny_batch(registered, situation, step), step)
-        optimiser.zero_grad()
-        result.loss.backward()
-        optimiser.step()
-        method.after_step(step)
-        losses.append(float(result.loss.detach()))
-        spreads.append(float(result.logs["target_spread"]))
+def test_a_few_steps_predict_the_target_without_collapse(train_by_name):
+    results = train_by_name("byol")
+    losses = [float(result.loss) for result in results]
     assert losses[0] > 3
     assert sum(losses[-5:]) / 5 < 2.2
-    assert min(spreads) > 0.6
+    assert min(float(result.logs["target_spread"]) for result in results) > 0.6
 
 
 @pytest.mark.parametrize("values", [{"momentum": 1}, {"momentum": -0.1}, {"dimension": 1}, {"tau": 0.9}])

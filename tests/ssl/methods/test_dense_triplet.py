@@ -12,11 +12,9 @@ from fewvox.data.augment.spatial import patch_map
 from fewvox.data.errors import UserError
 from fewvox.data.settings import SettingsError, parse
 from fewvox.data.warp import warp
-from fewvox.seg.networks.registry import build
 from fewvox.ssl import correspondence
 from fewvox.ssl.correspondence import SharedPlaces, shared_places
 from fewvox.ssl.method import Views
-from fewvox.ssl.methods import dense_triplet
 from fewvox.ssl.methods.dense_triplet import (
     DenseTriplet,
     DenseTripletConfig,
@@ -76,20 +74,12 @@ class Shows(nn.Module):
         return encoded[:2]
 
 
-def shift(batch: int, *offset: float) -> torch.Tensor:
-    """Maps (B, 3, 4) of views that begin at a place of their volume."""
-    affine = torch.cat([torch.eye(3), torch.tensor(offset)[:, None]], dim=1).double()
-    return affine.expand(batch, 3, 4)
-
-
 @pytest.fixture
-def make_method(architecture, make_scope):
+def make_method(fresh_method, make_scope):
     """The method on a fresh network; keywords replace settings."""
 
     def make(**fields) -> DenseTriplet:
-        config, scope = replace(CONFIG, **fields), make_scope()
-        torch.manual_seed(0)
-        return DenseTriplet(build(architecture, 0), DenseTriplet.heads(scope, config), config, scope)
+        return fresh_method(DenseTriplet, replace(CONFIG, **fields), make_scope())
 
     return make
 
@@ -196,7 +186,7 @@ def test_points_of_two_turned_views_have_the_features_of_one_place(make_method):
     torch.testing.assert_close(second[0, inside], vectors[0, inside], atol=1e-4, rtol=0)
 
 
-def test_the_loss_is_that_of_the_points_of_both_views(make_method, make_views):
+def test_the_loss_is_that_of_the_points_of_both_views(make_method, make_views, shift):
     method, batch = make_method(points=6).eval(), make_views(2)
     batch = replace(batch, maps=(batch.maps[0], shift(3, 0.5, 1, 0)))
     result = method(batch, 0)
@@ -211,9 +201,9 @@ def test_the_loss_is_that_of_the_points_of_both_views(make_method, make_views):
     assert float(result.logs["active_triplets"]) == pytest.approx(active, abs=1e-3)
 
 
-def test_an_item_whose_views_share_too_little_changes_nothing(make_method, make_views):
+def test_an_item_whose_views_share_too_little_changes_nothing(make_method, make_views, shift):
     method, batch = make_method(), make_views(2)
-    far = shift(3, 0, 0, 0).clone()
+    far = shift(3, 0, 0, 0)
     far[1, 0, 3] = 50
     batch = replace(batch, maps=(batch.maps[0], far))
     result = method(batch, 0)
@@ -223,61 +213,13 @@ def test_an_item_whose_views_share_too_little_changes_nothing(make_method, make_
     torch.testing.assert_close(changed.loss, result.loss, atol=1e-6, rtol=1e-5)
 
 
-def test_a_batch_without_any_shared_place_has_a_loss_of_0(make_method, make_views):
+def test_a_batch_without_any_shared_place_has_a_loss_of_0(make_method, make_views, shift):
     method, batch = make_method(), make_views(2)
     result = method(replace(batch, maps=(batch.maps[0], shift(3, 0, 50, 0))), 0)
     assert result.logs["left_out"] == 3
     assert float(result.loss.detach()) == 0
     result.loss.backward()
     assert all(p.grad is None or (p.grad == 0).all() for p in method.parameters())
-
-
-def test_two_processes_are_one_with_the_batch_of_both(make_method, make_views, in_two_processes, monkeypatch):
-    """Half of the items of one of them are left out."""
-    method, batch = make_method(), make_views(2, batch=4)
-    maps = shift(4, 0, 0.5, 0).clone()
-    maps[3, 0, 3] = 50
-    batch = replace(batch, maps=(batch.maps[0], maps))
-    together = method(batch, 0).loss
-    parameters = [p for p in method.parameters() if p.requires_grad]
-    expected = [g for g in torch.autograd.grad(together, parameters, allow_unused=True) if g is not None]
-    halves = tuple(
-        replace(
-            batch, views=tuple(v[part] for v in batch.views), maps=tuple(m[part] for m in batch.maps),
-            cases=batch.cases[part]
-        )
-        for part in (slice(0, 2), slice(2, 4))
-    )  # fmt: skip
-    monkeypatch.setattr(correspondence, "processes", lambda: 2)
-    losses, gradients = in_two_processes(dense_triplet, method, halves)
-    assert losses == pytest.approx([float(together.detach())] * 2, rel=1e-5)
-    for found, wanted in zip(gradients, expected, strict=True):
-        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-3)
-
-
-def test_views_of_another_extent_are_read_alike(make_method, make_views):
-    method, batch = make_method(), make_views(2)
-    smaller = replace(batch, views=(batch.views[0], batch.views[1][:, :, :2, :4, :2]))
-    result = method(smaller, 0)
-    assert result.logs["left_out"] == 0
-    assert torch.isfinite(result.loss)
-
-
-def test_in_half_precision_the_loss_is_computed_in_whole(make_method, make_views):
-    method, batch = make_method(), make_views(2)
-    expected = method(batch, 0).loss
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = method(batch, 0).loss
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found, expected, atol=0.02, rtol=0.1)
-
-
-def test_flat_views_have_a_finite_loss_and_gradient(make_method, views_of):
-    method = make_method()
-    result = method(views_of(torch.ones(2, 1, *EXTENT), torch.zeros(2, 1, *EXTENT)), 0)
-    result.loss.backward()
-    assert torch.isfinite(result.loss)
-    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in method.parameters())
 
 
 @pytest.mark.parametrize(
@@ -311,19 +253,11 @@ def test_an_embedding_is_that_of_the_place_in_the_middle(make_method, make_views
     torch.testing.assert_close(method.embed(view), F.normalize(method.head.layers(around), dim=1))
 
 
-def test_a_few_steps_tell_places_apart(make_method, views_of):
+def test_a_few_steps_tell_places_apart(make_method, train, noisy):
     """Volumes of noise, of which the views see the same with a little noise of their own."""
-    method = make_method(margin=0.5)
     volumes = torch.randn(3, 1, *EXTENT, generator=torch.Generator().manual_seed(0))
-    optimiser = torch.optim.AdamW(method.parameters(), lr=3e-3)
-    losses = []
-    for step in range(25):
-        noise = torch.randn(2, *volumes.shape, generator=torch.Generator().manual_seed(step))
-        loss = method(views_of(volumes + 0.1 * noise[0], volumes + 0.1 * noise[1], seed=step), step).loss
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        losses.append(float(loss.detach()))
+    results = train(make_method(margin=0.5), lambda step: noisy(volumes, 0.1, step), 25)
+    losses = [float(result.loss) for result in results]
     assert sum(losses[-5:]) < sum(losses[:5]) / 3
 
 

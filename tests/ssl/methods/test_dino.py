@@ -13,7 +13,6 @@ from fewvox.seg.engine.precision import Precision
 from fewvox.seg.engine.progress import Progress
 from fewvox.seg.engine.state import TrainingState
 from fewvox.seg.engine.step import learn
-from fewvox.seg.networks.registry import build
 from fewvox.ssl.ema import base_momentum
 from fewvox.ssl.koleo import koleo_loss
 from fewvox.ssl.method import Views
@@ -65,29 +64,19 @@ def cosines(views: int, items: int, seed: int) -> torch.Tensor:
 
 
 @pytest.fixture
-def make_dino(architecture, make_scope):
+def make_dino(fresh_method, make_scope):
     """The method on a fresh network; keywords replace settings."""
 
     def make(seed=0, steps=STEPS, **fields) -> Dino:
         config = replace(CONFIG, **fields)
         scope = make_scope(2 + config.local_views, steps=steps)
-        torch.manual_seed(seed)
-        return Dino(build(architecture, seed), Dino.heads(scope, config), config, scope).train()
+        return fresh_method(Dino, config, scope, seed).train()
 
     return make
 
 
 def sgd(method: Dino, lr: float = 0.1) -> torch.optim.Optimizer:
     return torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=lr)
-
-
-def train_step(method: Dino, optimiser: torch.optim.Optimizer, batch: Views, step: int):
-    optimiser.zero_grad()
-    result = method(batch, step)
-    result.loss.backward()
-    optimiser.step()
-    method.after_step(step)
-    return result
 
 
 def equal_states(one: torch.nn.Module, other: torch.nn.Module) -> bool:
@@ -297,14 +286,14 @@ def test_a_skipped_step_leaves_centre_and_teacher_as_they_were(make_dino, make_v
     assert method.rows == 0
 
 
-def test_the_teacher_follows_by_the_schedule_and_stays_at_the_last_step(make_dino, make_views):
+def test_the_teacher_follows_by_the_schedule_and_stays_at_the_last_step(make_dino, make_views, train):
     method = make_dino(teacher_momentum=0.6, steps=5)
     optimiser = sgd(method)
     assert not any(p.requires_grad for m in (method.teacher, method.teacher_head) for p in m.parameters())
     pairs = [(method.teacher, method.network), (method.teacher_head, method.head)]
     for step in range(5):
         before = [[p.clone() for p in teacher.parameters()] for teacher, _ in pairs]
-        train_step(method, optimiser, make_views(3, seed=step), step)
+        train(method, lambda s: make_views(3, seed=s), 1, optimiser=optimiser, first=step)
         momentum = 0.8 - 0.2 * math.cos(math.pi * step / 4)
         stayed = []
         for old, (teacher, student) in zip(before, pairs, strict=True):
@@ -320,13 +309,13 @@ def test_the_momentum_is_the_paper_s_scaled_to_the_training_unless_set(make_dino
     assert make_dino(teacher_momentum=0.5).momentum == 0.5
 
 
-def test_the_prototypes_stay_in_the_first_share_of_the_training(make_dino, make_views):
+def test_the_prototypes_stay_in_the_first_share_of_the_training(make_dino, make_views, train):
     """Without a gradient, so that an optimiser with decay and moments passes over them."""
     method = make_dino(frozen=0.3)
     optimiser = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], lr=0.01)
     first = method.head.prototypes.detach().clone()
     for step in range(5):
-        train_step(method, optimiser, make_views(3, seed=step), step)
+        train(method, lambda s: make_views(3, seed=s), 1, optimiser=optimiser, first=step)
         assert (method.head.prototypes.grad is None) == (step < 3)
         assert torch.equal(method.head.prototypes, first) == (step < 3)
     layers = method.head.embedding.layers
@@ -355,7 +344,7 @@ def test_koleo_is_added_for_each_global_view_on_its_own(make_dino, make_views):
     assert "koleo" not in plain(batch, 0).logs
 
 
-def test_T05_equal_volumes_have_a_finite_loss_and_gradient_with_koleo(make_dino, make_views):
+def test_T05_equal_volumes_have_a_finite_loss_and_gradient_with_koleo(make_dino, make_views, check_finite):
     batch = make_views(3, batch=1)
     same = Views(
         views=tuple(batch.views[0].expand(2, -1, -1, -1, -1) for _ in range(3)),
@@ -363,11 +352,7 @@ def test_T05_equal_volumes_have_a_finite_loss_and_gradient_with_koleo(make_dino,
     )  # fmt: skip
     flat = replace(same, views=tuple(torch.ones_like(v) for v in same.views))
     for views in (same, flat):
-        method = make_dino(koleo=0.1)
-        result = method(views, 0)
-        result.loss.backward()
-        assert torch.isfinite(result.loss)
-        assert all(torch.isfinite(p.grad).all() for p in method.parameters() if p.grad is not None)
+        check_finite(make_dino(koleo=0.1), views)
 
 
 def test_T05_a_batch_of_one_is_looked_at_with_koleo(make_dino, make_views):
@@ -411,29 +396,20 @@ def test_the_loss_of_the_same_output_for_everything_rests_at_the_logarithm_of_th
     assert (loss.item(), entropy(targets).item()) == pytest.approx((resting, resting), rel=1e-6)
 
 
-def noisy(views_of, step: int, views: int = 3) -> Views:
-    """Four volumes of different grain, each view with noise of its own."""
-    waves = [torch.sin(torch.arange(8) * w) for w in (0.4, 0.9, 1.7, 2.9)]
-    grain = torch.stack([w[None, :, None] * w[None, None, :4] * torch.ones(4, 1, 1) for w in waves])[:, None]
-    noise = torch.randn(views, 4, 1, 4, 8, 4, generator=torch.Generator().manual_seed(step))
-    return views_of(*(grain + 0.3 * noise), seed=step)
-
-
-def short_training(method: Dino, batches, lr: float) -> dict[str, float]:
-    """The means of what is logged in the last 5 of 30 steps."""
-    optimiser = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], lr=lr)
-    logs = [train_step(method, optimiser, batches(step), step).logs for step in range(30)][-5:]
+def last_logs(results) -> dict[str, float]:
+    """The means of what is logged in the last 5 steps."""
+    logs = [result.logs for result in results[-5:]]
     return {name: float(sum(log[name] for log in logs)) / 5 for name in logs[0]}
 
 
-def test_sharpening_without_centring_ends_on_one_prototype(make_dino, make_views):
+def test_sharpening_without_centring_ends_on_one_prototype(make_dino, make_views, train):
     """Figure 7 of the paper: KL 0, and entropy 0. Of noise nothing else can be told."""
     method = make_dino(
         steps=1000, local_views=0, teacher_momentum=0.0, centre_momentum=1.0,
         first_teacher_temperature=0.005, teacher_temperature=0.005,
     )  # fmt: skip
     first = copy.deepcopy(method)(make_views(2), 0).logs
-    logs = short_training(method, lambda step: make_views(2, seed=step), lr=0.02)
+    logs = last_logs(train(method, lambda step: make_views(2, seed=step), 30, lr=0.02))
     assert first["kl"] > 1
     assert first["teacher_information"] > 1
     assert logs["kl"] < 0.05
@@ -442,14 +418,14 @@ def test_sharpening_without_centring_ends_on_one_prototype(make_dino, make_views
     assert method.centre.abs().max() == 0
 
 
-def test_centring_without_sharpening_ends_on_all_prototypes_alike(make_dino, make_views):
+def test_centring_without_sharpening_ends_on_all_prototypes_alike(make_dino, make_views, train):
     """Figure 7 of the paper: KL 0, and entropy ln K."""
     method = make_dino(
         steps=1000, local_views=0, teacher_momentum=0.0, student_temperature=0.3,
         first_teacher_temperature=0.5, teacher_temperature=0.5,
     )  # fmt: skip
     first = copy.deepcopy(method)(make_views(2), 0).logs
-    logs = short_training(method, lambda step: make_views(2, seed=step), lr=0.02)
+    logs = last_logs(train(method, lambda step: make_views(2, seed=step), 30, lr=0.02))
     assert first["kl"] > 0.5
     assert first["teacher_entropy"] < 0.9 * math.log(K)
     assert logs["kl"] < 0.05
@@ -457,32 +433,35 @@ def test_centring_without_sharpening_ends_on_all_prototypes_alike(make_dino, mak
     assert logs["teacher_information"] < 0.02
 
 
-def test_with_both_views_of_a_volume_are_told_alike_and_volumes_apart(make_dino, views_of):
+def test_with_both_views_of_a_volume_are_told_alike_and_volumes_apart(make_dino, train, noisy, grains):
     """As sure as after a collapse: it is the information that tells it from one."""
+
+    def views(step: int, count=3) -> Views:
+        return noisy(grains, 0.3, step, count)
+
     method = make_dino(steps=30, prototypes=32, dimension=64, hidden=32, teacher_momentum=0.8)
-    first = copy.deepcopy(method)(noisy(views_of, 0), 0).logs
-    logs = short_training(method, lambda step: noisy(views_of, step), lr=0.01)
+    first = copy.deepcopy(method)(views(0), 0).logs
+    logs = last_logs(train(method, views, 30, lr=0.01))
     assert logs["kl"] < 0.2 * float(first["kl"])
     assert logs["teacher_information"] > 0.7 * math.log(4)
     method.eval()
-    looks = [noisy(views_of, 99 + look, 2).views for look in range(8)]
-    one, other = (torch.stack([method.embed(views[v]) for views in looks]) for v in (0, 1))
+    looks = [views(99 + look, 2).views for look in range(8)]
+    one, other = (torch.stack([method.embed(look[v]) for look in looks]) for v in (0, 1))
     nearest = (one @ other.transpose(1, 2)).argmax(dim=2)
     assert (nearest == torch.arange(4)).float().mean() > 0.8
 
 
 @pytest.mark.parametrize("between", [False, True])
 def test_teacher_centre_and_schedules_return_exactly_in_the_middle_of_a_training(
-    make_dino, make_views, between
+    make_dino, make_views, train, between
 ):
     """Also from a state between a forward pass and the update, where outputs wait for the centre."""
     settings = {"teacher_temperature": 0.07, "frozen": 0.4, "koleo": 0.1}
 
     def steps(method: Dino, first: int, last: int) -> list[float]:
-        optimiser = sgd(method)
-        return [
-            train_step(method, optimiser, make_views(3, seed=s), s).loss.item() for s in range(first, last)
-        ]
+        batch_at, count = lambda step: make_views(3, seed=step), last - first
+        results = train(method, batch_at, count, optimiser=sgd(method), first=first)
+        return [float(result.loss) for result in results]
 
     whole = make_dino(**settings)
     steps(whole, 0, 3)

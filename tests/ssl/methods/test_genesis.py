@@ -7,7 +7,6 @@ import pytest
 import torch
 from fewvox.data.augment.draws import Draws
 from fewvox.data.settings import SettingsError, parse
-from fewvox.seg.networks.registry import build
 from fewvox.ssl.methods.genesis import Genesis, GenesisConfig, corrupted
 from fewvox.ssl.pretrain import reached_blocks
 from torch import nn
@@ -43,28 +42,15 @@ def only(name: str, **fields) -> GenesisConfig:
     return replace(usual, **off | {name: replace(off[name], probability=1.0, **fields)})
 
 
-class Painter(nn.Module):
-    """Stands for a network whose features are what it paints; notes what it is shown."""
-
-    def __init__(self, paint):
-        super().__init__()
-        self.paint = paint
-
-    def features(self, images):
-        self.shown = images
-        return self.paint(images)
-
-
 @pytest.fixture
-def make_genesis(architecture, make_scope):
+def make_genesis(fresh_method, make_scope, painter):
     """The method on a fresh network, or on one that paints what it is told."""
 
     def make(config=None, paint=None) -> Genesis:
         config, scope = config or GenesisConfig(), make_scope(1)
         if paint is not None:
-            return Genesis(Painter(paint), nn.Identity(), config, scope)
-        torch.manual_seed(0)
-        return Genesis(build(architecture, 0), Genesis.heads(scope, config), config, scope)
+            return Genesis(painter(paint), nn.Identity(), config, scope)
+        return fresh_method(Genesis, config, scope)
 
     return make
 
@@ -169,21 +155,13 @@ def test_a_copy_of_what_was_given_loses_what_the_log_says(make_genesis, make_vie
     assert float(blank.logs["unexplained_variance"]) == pytest.approx(1, abs=1e-5)
 
 
-def test_a_flat_view_has_a_finite_loss_and_gradient(make_genesis, views_of):
-    method = make_genesis()
-    found = method(views_of(torch.ones(2, 1, 4, 8, 4)), 0)
-    found.loss.backward()
-    assert all(torch.isfinite(value) for value in (found.loss, *found.logs.values()))
-    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in method.parameters())
+def test_a_flat_view_has_a_finite_loss_and_gradient(make_genesis, views_of, check_finite):
+    found = check_finite(make_genesis(), views_of(torch.ones(2, 1, 4, 8, 4)))
+    assert all(torch.isfinite(value) for value in found.logs.values())
 
 
-def test_a_batch_s_own_seed_decides(make_genesis, make_views):
-    method, batch = make_genesis(), make_views(1)
-    torch.manual_seed(1)
-    first = method(batch, 0).loss
-    torch.manual_seed(2)
-    assert torch.equal(method(batch, 7).loss, first)
-    assert not torch.equal(method(replace(batch, seed=batch.seed + 1), 0).loss, first)
+def test_a_batch_s_own_seed_decides(make_genesis, make_views, check_seed_decides):
+    check_seed_decides(make_genesis(), make_views(1))
 
 
 def test_views_keep_their_grey_values(make_genesis):
@@ -195,18 +173,12 @@ def test_the_loss_reaches_encoder_and_decoder_wholly(make_genesis, make_views):
     assert reached_blocks(make_genesis(), make_views(1)) == ("encoder", "decoder")
 
 
-def test_a_few_steps_restore_more_than_a_copy_of_what_is_given(make_genesis, views_of):
+def test_a_few_steps_restore_more_than_a_copy_of_what_is_given(make_genesis, views_of, train):
     """Stripes along y, of which windows are filled with noise."""
     stripes = torch.sin(1.5 * torch.arange(16.0)).view(1, 1, 1, 16, 1).expand(2, 1, 4, 16, 4)
     method = make_genesis(only("in_painting", windows=(3, 3)))
-    optimiser = torch.optim.AdamW(method.parameters(), lr=1e-2)
-    left = []
-    for step in range(25):
-        result = method(views_of(stripes, seed=step), step)
-        optimiser.zero_grad()
-        result.loss.backward()
-        optimiser.step()
-        left.append(float(result.loss.detach() / result.logs["loss_of_a_copy"]))
+    results = train(method, lambda step: views_of(stripes, seed=step), 25, lr=1e-2)
+    left = [float(result.loss / result.logs["loss_of_a_copy"]) for result in results]
     assert sum(left[-5:]) / 5 < 0.6
 
 

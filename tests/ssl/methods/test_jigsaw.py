@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from fewvox.data.errors import UserError
 from fewvox.data.settings import SettingsError, parse
-from fewvox.seg.networks.registry import build
 from fewvox.ssl.cells import cut_cells, standardised
 from fewvox.ssl.methods.jigsaw import Jigsaw, JigsawConfig, far_orders, jigsaw_grid, shuffled
 from torch import nn
@@ -32,24 +31,16 @@ class Knows(nn.Module):
         return -100 * torch.cdist(tuples.flatten(1), self.as_shuffled.flatten(1))
 
 
-def places(*extent: int, batch=2) -> torch.Tensor:
-    """Views whose three channels hold the place (z, y, x) of each voxel."""
-    axes = torch.meshgrid(*(torch.arange(float(n)) for n in extent), indexing="ij")
-    return torch.stack(axes).expand(batch, 3, *extent)
-
-
 def differing(a, b) -> int:
     return sum(x != y for x, y in zip(a, b, strict=True))
 
 
 @pytest.fixture
-def make_jigsaw(architecture, make_scope):
+def make_jigsaw(fresh_method, make_scope):
     """The method on a fresh network; keywords replace settings."""
 
     def make(extent=EXTENT, **fields) -> Jigsaw:
-        config, scope = replace(CONFIG, **fields), make_scope(1, extent=extent)
-        torch.manual_seed(0)
-        return Jigsaw(build(architecture, 0), Jigsaw.heads(scope, config), config, scope)
+        return fresh_method(Jigsaw, replace(CONFIG, **fields), make_scope(1, extent=extent))
 
     return make
 
@@ -89,7 +80,7 @@ def test_the_first_orders_agree_in_no_place():
     assert min(differing(a, b) for i, a in enumerate(orders) for b in orders[:i]) >= 5
 
 
-def test_labels_are_the_orders_in_which_cells_stand(make_jigsaw):
+def test_labels_are_the_orders_in_which_cells_stand(make_jigsaw, places):
     """In place n of order p stands cell p[n], and sorting by the order brings all back."""
     method = make_jigsaw()
     cells = cut_cells(places(*EXTENT), method.grid, torch.Generator().manual_seed(0))
@@ -124,7 +115,7 @@ def test_vectors_are_shuffled_as_cells_would_be(make_jigsaw, make_views):
         ((8, 4, 8), (2, 3, 2), (2, 1, 2)),
     ],
 )
-def test_who_knows_the_place_is_always_right(make_jigsaw, views_of, extent, asked, counts):
+def test_who_knows_the_place_is_always_right(make_jigsaw, views_of, places, extent, asked, counts):
     method = make_jigsaw(extent=extent, cells=asked, standardise=False, jitter=0.3)
     assert method.grid.counts == counts
     axes = [[(2 * i + 1) * n / (2 * k) - 0.5 for i in range(k)] for n, k in zip(extent, counts, strict=True)]
@@ -138,7 +129,9 @@ def test_who_knows_the_place_is_always_right(make_jigsaw, views_of, extent, aske
     assert float(method(views_of(places(*extent).flip(2, 3, 4), seed=3), 0).logs["accuracy"]) < 0.5
 
 
-def test_the_loss_is_that_of_every_order_one_by_one_in_value_and_gradient(make_jigsaw, make_views):
+def test_the_loss_is_that_of_every_order_one_by_one_in_value_and_gradient(
+    make_jigsaw, make_views, check_loss
+):
     method, batch = make_jigsaw().eval(), make_views(1, batch=2)
     cells = standardised(cut_cells(batch.views[0], method.grid, torch.Generator().manual_seed(batch.seed)))
     losses = []
@@ -149,11 +142,7 @@ def test_the_loss_is_that_of_every_order_one_by_one_in_value_and_gradient(make_j
         for label, order in enumerate(far_orders(8, 20)):
             logits = method.head.together(torch.cat([vectors[cell] for cell in order])[None])
             losses.append(F.cross_entropy(logits, torch.tensor([label])))
-    expected, result = torch.stack(losses).mean(), method(batch, 0)
-    torch.testing.assert_close(result.loss, expected, atol=1e-5, rtol=1e-5)
-    weight = method.network.first_convolution.weight
-    found, by_loops = (torch.autograd.grad(loss, weight)[0] for loss in (result.loss, expected))
-    torch.testing.assert_close(found, by_loops, atol=1e-5, rtol=1e-3)
+    check_loss(method, method(batch, 0).loss, torch.stack(losses).mean())
 
 
 def test_brightness_and_contrast_are_not_seen(make_jigsaw, make_views):
@@ -165,13 +154,8 @@ def test_brightness_and_contrast_are_not_seen(make_jigsaw, make_views):
         assert (before == pytest.approx(after, rel=1e-4)) == standardise
 
 
-def test_vectors_that_are_all_the_same_lose_what_guessing_does(make_jigsaw, views_of):
-    method = make_jigsaw()
-    nn.init.zeros_(method.head.together[-1].weight)
-    nn.init.zeros_(method.head.together[-1].bias)
-    result = method(views_of(torch.ones(2, 1, *EXTENT)), 0)
-    assert float(result.loss.detach()) == pytest.approx(method.resting_loss()) == pytest.approx(math.log(20))
-    assert float(result.logs["chance"]) == pytest.approx(1 / 20)
+def test_vectors_that_are_all_the_same_lose_what_guessing_does(make_jigsaw, views_of, check_guess):
+    check_guess(make_jigsaw(), views_of(torch.ones(2, 1, *EXTENT)), 20)
 
 
 def test_orders_are_kept_with_the_state(make_jigsaw):
@@ -186,19 +170,9 @@ def test_a_view_of_a_single_cell_is_refused(make_scope):
         Jigsaw.heads(make_scope(1, extent=(2, 4, 2)), replace(CONFIG, cells=(1, 2, 1)))
 
 
-def test_a_few_steps_learn_to_sort_a_volume(make_jigsaw, views_of):
-    """Cells differ in their grain, the same in both volumes."""
-    grain = torch.randn(1, 1, *EXTENT, generator=torch.Generator().manual_seed(0))
-    method = make_jigsaw(orders=10, jitter=0.0)
-    optimiser = torch.optim.AdamW(method.parameters(), lr=1e-2)
-    losses = []
-    for step in range(25):
-        noise = torch.randn(2, 1, *EXTENT, generator=torch.Generator().manual_seed(step + 1))
-        loss = method(views_of(grain + 0.2 * noise, seed=step), step).loss
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        losses.append(float(loss.detach()))
+def test_a_few_steps_learn_to_sort_a_volume(make_jigsaw, train, same_grain):
+    results = train(make_jigsaw(orders=10, jitter=0.0), same_grain(*EXTENT), 25, lr=1e-2)
+    losses = [float(result.loss) for result in results]
     assert sum(losses[-5:]) < sum(losses[:5]) / 3
 
 

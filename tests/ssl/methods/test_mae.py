@@ -8,7 +8,6 @@ import pytest
 import torch
 from fewvox.data.errors import UserError
 from fewvox.data.settings import SettingsError, parse
-from fewvox.seg.networks.registry import build
 from fewvox.ssl.method import Views
 from fewvox.ssl.methods.mae import Mae, MaeConfig, random_mask
 from fewvox.ssl.pretrain import reached_blocks
@@ -31,30 +30,15 @@ def draw(extent, block, ratio, batch=3, seed=0) -> np.ndarray:
     return random_mask(batch, extent, block, ratio, torch.Generator().manual_seed(seed)).numpy()
 
 
-class Painter(nn.Module):
-    """Stands for a network whose features are what it paints; notes what it is shown."""
-
-    multiple = BLOCK
-
-    def __init__(self, paint):
-        super().__init__()
-        self.paint = paint
-
-    def features(self, images):
-        self.shown = images
-        return self.paint(images)
-
-
 @pytest.fixture
-def make_mae(architecture, make_scope):
+def make_mae(fresh_method, make_scope, painter):
     """The method on a fresh network, or on one that paints what it is told."""
 
     def make(paint=None, **fields) -> Mae:
         config = MaeConfig(**fields)
         if paint is not None:
-            return Mae(Painter(paint), nn.Identity(), config, make_scope(1))
-        torch.manual_seed(0)
-        return Mae(build(architecture, 0), Mae.heads(make_scope(1), config), config, make_scope(1))
+            return Mae(painter(paint), nn.Identity(), config, make_scope(1))
+        return fresh_method(Mae, config, make_scope(1))
 
     return make
 
@@ -141,15 +125,8 @@ def test_ratio_and_block_are_those_of_the_settings(make_mae, make_views):
     assert hidden.float().mean() == 0.25
 
 
-def test_a_batch_s_own_seed_decides_the_masks(make_mae, make_views):
-    """Not the step and not torch's generator: a step depends on its batch alone."""
-    method, batch = make_mae(), make_views(1)
-    torch.manual_seed(1)
-    first = method(batch, 0).loss
-    torch.manual_seed(2)
-    assert torch.equal(method(batch, 7).loss, first)
-    other = replace(batch, seed=batch.seed + 1)
-    assert not torch.equal(method(other, 0).loss, first)
+def test_a_batch_s_own_seed_decides_the_masks(make_mae, make_views, check_seed_decides):
+    check_seed_decides(make_mae(), make_views(1))
 
 
 def test_what_is_masked_changes_the_target_and_not_the_painting(make_mae, make_views):
@@ -196,19 +173,13 @@ def test_the_loss_reaches_encoder_and_decoder_wholly(make_mae, make_views):
     assert idle == []
 
 
-def test_a_few_steps_paint_a_pattern(make_mae, views_of):
+def test_a_few_steps_paint_a_pattern(make_mae, views_of, train):
     """Stripes of one phase for each item, the same along z: what is left tells what is masked."""
     phases = torch.tensor([0.0, 1.5])[:, None, None, None, None]
     stripes = torch.sin(1.5 * torch.arange(16.0).view(1, 1, 1, 16, 1) + phases).expand(2, 1, 4, 16, 4)
     method = make_mae(mask_ratio=0.3, block=(2, 2, 2))
-    optimiser = torch.optim.AdamW(method.parameters(), lr=1e-2)
-    losses = []
-    for step in range(40):
-        loss = method(views_of(stripes, seed=step), step).loss
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        losses.append(float(loss.detach()))
+    results = train(method, lambda step: views_of(stripes, seed=step), 40, lr=1e-2)
+    losses = [float(result.loss) for result in results]
     assert sum(losses[-5:]) < sum(losses[:5]) / 3
 
 

@@ -1,6 +1,5 @@
 """That labels tell how views were turned, and that every turn comes as often."""
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from fewvox.data.errors import UserError
 from fewvox.data.settings import SettingsError, parse
-from fewvox.seg.networks.registry import build
 from fewvox.seg.networks.topology import Topology
 from fewvox.ssl.method import ViewSpec
 from fewvox.ssl.methods.rotation import Rotation, RotationConfig, all_turned, draw_turns
@@ -46,23 +44,15 @@ class Knows(nn.Module):
         return -100 * torch.cdist(tuples[:, 0], self.matrices.flatten(1))
 
 
-def places(*extent: int, batch=2) -> torch.Tensor:
-    """Views whose three channels hold the place (z, y, x) of each voxel."""
-    axes = torch.meshgrid(*(torch.arange(float(n)) for n in extent), indexing="ij")
-    return torch.stack(axes).expand(batch, 3, *extent)
-
-
 @pytest.fixture
-def make_rotation(architecture, make_scope):
+def make_rotation(fresh_method, architecture, make_scope):
     """The method on a fresh network that pools all axes alike, or as `strides` say."""
     halved = ((2, 2, 2), (2, 2, 2))
 
     def make(extent=(8, 8, 8), strides=halved, **fields) -> Rotation:
         topology = Topology(features=(4, 8, 16), kernels=((3, 3, 3),) * 3, strides=strides)
         scope = replace(make_scope(1, extent=extent), architecture=replace(architecture, topology=topology))
-        config = replace(CONFIG, **fields)
-        torch.manual_seed(0)
-        return Rotation(build(scope.architecture, 0), Rotation.heads(scope, config), config, scope)
+        return fresh_method(Rotation, replace(CONFIG, **fields), scope)
 
     return make
 
@@ -80,7 +70,7 @@ def make_rotation(architecture, make_scope):
         ((1, 8, 8), ((1, 2, 2), (1, 2, 2)), 4),
     ],
 )
-def test_who_sees_the_directions_is_always_right(make_rotation, views_of, extent, strides, classes):
+def test_who_sees_the_directions_is_always_right(make_rotation, views_of, places, extent, strides, classes):
     method = make_rotation(extent, strides, turns=10)
     turns = method.turns.turns
     assert len(turns) == classes == method.head.classes
@@ -117,16 +107,13 @@ def test_every_view_has_different_turns_each_as_often(shown, found):
     assert len({tuple(row) for row in numbers.tolist()}) > 5
 
 
-def test_turns_are_drawn_from_the_seed_of_the_batch(make_rotation, make_views):
-    method, batch = make_rotation(turns=2).eval(), make_views(1, extent=(8, 8, 8))
-    torch.manual_seed(1)
-    first = method(batch, 0).loss
-    torch.manual_seed(2)
-    assert torch.equal(method(batch, 5).loss, first)
-    assert not torch.equal(method(replace(batch, seed=batch.seed + 1), 0).loss, first)
+def test_turns_are_drawn_from_the_seed_of_the_batch(make_rotation, make_views, check_seed_decides):
+    check_seed_decides(make_rotation(turns=2).eval(), make_views(1, extent=(8, 8, 8)))
 
 
-def test_the_loss_is_that_of_every_turn_one_by_one_in_value_and_gradient(make_rotation, make_views):
+def test_the_loss_is_that_of_every_turn_one_by_one_in_value_and_gradient(
+    make_rotation, make_views, check_loss
+):
     method, batch = make_rotation(turns=3).eval(), make_views(1, extent=(8, 8, 8), batch=2)
     numbers = draw_turns(2, 10, 3, torch.Generator().manual_seed(batch.seed))
     losses = []
@@ -137,11 +124,7 @@ def test_the_loss_is_that_of_every_turn_one_by_one_in_value_and_gradient(make_ro
             image = torch.rot90(batch.views[0][item : item + 1], quarters, (first, second))
             logits = method.head.together(method.head.each(method.network, image[:, None])[0])
             losses.append(F.cross_entropy(logits, torch.tensor([number])))
-    expected, result = torch.stack(losses).mean(), method(batch, 0)
-    torch.testing.assert_close(result.loss, expected, atol=1e-5, rtol=1e-5)
-    weight = method.network.first_convolution.weight
-    found, by_loops = (torch.autograd.grad(loss, weight)[0] for loss in (result.loss, expected))
-    torch.testing.assert_close(found, by_loops, atol=1e-5, rtol=1e-3)
+    check_loss(method, method(batch, 0).loss, torch.stack(losses).mean())
 
 
 def test_a_single_volume_is_enough_where_it_is_shown_twice(make_rotation, make_views):
@@ -151,12 +134,8 @@ def test_a_single_volume_is_enough_where_it_is_shown_twice(make_rotation, make_v
     assert torch.isfinite(make_rotation(turns=2).train()(make_views(1, extent=(8, 8, 8), batch=1), 0).loss)
 
 
-def test_vectors_that_are_all_the_same_lose_what_guessing_does(make_rotation, views_of):
-    method = make_rotation()
-    nn.init.zeros_(method.head.together[-1].weight)
-    nn.init.zeros_(method.head.together[-1].bias)
-    result = method(views_of(torch.ones(2, 1, 8, 8, 8)), 0)
-    assert result.loss.item() == pytest.approx(method.resting_loss()) == pytest.approx(math.log(10))
+def test_vectors_that_are_all_the_same_lose_what_guessing_does(make_rotation, views_of, check_guess):
+    check_guess(make_rotation(), views_of(torch.ones(2, 1, 8, 8, 8)), 10)
 
 
 def test_a_view_without_any_turn_is_refused(make_rotation):
@@ -164,20 +143,13 @@ def test_a_view_without_any_turn_is_refused(make_rotation):
         make_rotation((1, 1, 8), ((1, 1, 2), (1, 1, 2)))
 
 
-def test_a_few_steps_learn_which_way_up_a_volume_is(make_rotation, views_of):
+def test_a_few_steps_learn_which_way_up_a_volume_is(make_rotation, train, noisy):
     """Waves that are coarser from axis to axis, and brighter to one side."""
     axes = [torch.sin(torch.arange(8) * w) + 0.2 * torch.arange(8) for w in (0.5, 1.2, 2.5)]
-    grain = (axes[0][:, None, None] + axes[1][None, :, None] + axes[2])[None, None] - 2
+    grain = (axes[0][:, None, None] + axes[1][None, :, None] + axes[2]).expand(2, 1, 8, 8, 8) - 2
     method = make_rotation(turns=5, hidden=32)
-    optimiser = torch.optim.AdamW(method.parameters(), lr=1e-2)
-    losses = []
-    for step in range(25):
-        noise = torch.randn(2, 1, 8, 8, 8, generator=torch.Generator().manual_seed(step))
-        loss = method(views_of(grain + 0.2 * noise, seed=step), step).loss
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        losses.append(loss.item())
+    results = train(method, lambda step: noisy(grain, 0.2, step, 1), 25, lr=1e-2)
+    losses = [float(result.loss) for result in results]
     assert sum(losses[-5:]) < sum(losses[:5]) / 3
 
 

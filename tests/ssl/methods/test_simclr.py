@@ -7,20 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from fewvox.data.settings import SettingsError, parse
-from fewvox.seg.networks.registry import build
-from fewvox.ssl.method import Views, find_method
-from fewvox.ssl.method_checks import SITUATIONS, fresh, tiny_batch
 from fewvox.ssl.methods import simclr
 from fewvox.ssl.methods.simclr import Simclr, SimclrConfig, nt_xent
-from fewvox.ssl.pretrain import reached_blocks
 
 CONFIG = SimclrConfig(hidden=16, dimension=8)
-
-
-def vectors(count: int, size: int, seed: int) -> torch.Tensor:
-    """Not of unit length, and with a gradient."""
-    drawn = torch.randn(count, size, generator=torch.Generator().manual_seed(seed))
-    return drawn.requires_grad_()
 
 
 def by_loops(first, second, temperature: float) -> torch.Tensor:
@@ -53,20 +43,18 @@ def by_cross_entropy(first, second, temperature: float) -> torch.Tensor:
 
 
 @pytest.fixture
-def make_simclr(architecture, make_scope):
+def make_simclr(fresh_method, make_scope):
     """The method on a fresh network; keywords replace settings."""
 
     def make(**fields) -> Simclr:
-        config = replace(CONFIG, **fields)
-        torch.manual_seed(0)
-        return Simclr(build(architecture, 0), Simclr.heads(make_scope(), config), config, make_scope())
+        return fresh_method(Simclr, replace(CONFIG, **fields), make_scope())
 
     return make
 
 
 @pytest.mark.parametrize("reference", [by_loops, by_cross_entropy])
 @pytest.mark.parametrize(("batch", "temperature"), [(1, 0.5), (2, 0.1), (3, 0.5), (4, 1.7)])
-def test_loss_and_gradient_are_those_of_the_formula(reference, batch, temperature):
+def test_loss_and_gradient_are_those_of_the_formula(vectors, reference, batch, temperature):
     inputs = vectors(batch, 5, 0), vectors(batch, 5, 1)
     units = (F.normalize(z, dim=1) for z in inputs)
     found, _ = nt_xent(*units, temperature=temperature)
@@ -119,23 +107,9 @@ def test_the_loss_is_over_both_views_of_the_batch(make_simclr, make_views):
     torch.testing.assert_close(result.loss, swapped.loss, atol=1e-6, rtol=1e-5)
 
 
-def test_two_processes_are_one_with_the_batch_of_both(make_simclr, make_views, in_two_processes):
-    method, batch = make_simclr(), make_views(batch=4)
-    parameters = [p for p in method.parameters() if p.requires_grad]
-    together = method(batch, 0).loss
-    expected = [g for g in torch.autograd.grad(together, parameters, allow_unused=True) if g is not None]
-    halves = tuple(
-        Views(
-            views=tuple(v[part] for v in batch.views),
-            maps=tuple(m[part] for m in batch.maps),
-            cases=batch.cases[part],
-        )
-        for part in (slice(0, 2), slice(2, 4))
-    )
-    losses, gradients = in_two_processes(simclr, method, halves)
-    assert losses == pytest.approx([float(together.detach())] * 2, rel=1e-5)
-    for found, wanted in zip(gradients, expected, strict=True):
-        torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-3)
+def test_two_processes_are_one_with_the_batch_of_both(make_simclr, make_views, two_as_one):
+    losses, together = two_as_one(simclr, make_simclr(), make_views(batch=4))
+    assert losses == pytest.approx([together] * 2, rel=1e-5)
 
 
 def test_volumes_of_other_processes_are_negatives(make_simclr, make_views, monkeypatch):
@@ -147,7 +121,7 @@ def test_volumes_of_other_processes_are_negatives(make_simclr, make_views, monke
     torch.testing.assert_close(method(batch, 0).loss, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_mixed_precision_does_not_touch_the_softmax():
+def test_mixed_precision_does_not_touch_the_softmax(vectors):
     z = F.normalize(vectors(4, 64, 0), dim=1)
     plain, _ = nt_xent(z, z.flip(1), temperature=0.05)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -163,48 +137,11 @@ def test_embeddings_are_unit_vectors_of_single_precision(make_simclr, make_views
     torch.testing.assert_close(z.norm(dim=1), torch.ones(3))
 
 
-def test_a_local_view_may_have_another_extent(make_simclr, make_views):
-    batch = make_views(extent=(4, 8, 4))
-    first, second = batch.views
-    assert torch.isfinite(make_simclr()(replace(batch, views=(first, second[:, :, :2, :4, :2])), 0).loss)
-
-
-def test_constant_volumes_have_a_finite_loss_and_gradient(make_simclr, views_of):
-    method, flat = make_simclr(), torch.ones(3, 1, 4, 8, 4)
-    result = method(views_of(flat, flat), 0)
-    result.loss.backward()
-    # nothing tells them apart
-    assert float(result.loss.detach()) == pytest.approx(math.log(5), rel=1e-4)
-    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in method.parameters())
-
-
-@pytest.mark.parametrize(
-    ("blocks", "reached"),
-    [
-        (None, ("encoder", "decoder")),
-        (("encoder",), ("encoder",)),
-        (("decoder.0",), ("encoder", "decoder.0")),
-    ],
-)
-def test_the_loss_reaches_what_the_embedded_features_are_made_of(make_simclr, make_views, blocks, reached):
-    assert reached_blocks(make_simclr(blocks=blocks), make_views()) == reached
-
-
-def test_a_few_steps_find_the_pairs():
-    situation, registered = SITUATIONS["anisotropic, one channel"], find_method("simclr")
-    method = fresh(registered, situation).train()
-    optimiser = torch.optim.AdamW(method.parameters(), lr=registered.method.adamw_lr or 3e-3)
-    results = []
-    for step in range(20):
-        result = method(tiny_batch(registered, situation, step), step)
-        optimiser.zero_grad()
-        result.loss.backward()
-        optimiser.step()
-        results.append((float(result.loss.detach()), float(result.logs["pairs_found"])))
-    losses, found = zip(*results, strict=True)
+def test_a_few_steps_find_the_pairs(train_by_name):
+    last = train_by_name("simclr")[-5:]
     # four volumes at the corners of a tetrahedron, the best there is, lose 0.35
-    assert 0.34 < sum(losses[-5:]) / 5 < 0.5
-    assert sum(found[-5:]) == 5
+    assert 0.34 < sum(float(result.loss) for result in last) / 5 < 0.5
+    assert all(result.logs["pairs_found"] == 1 for result in last)
 
 
 @pytest.mark.parametrize("values", [{"temperature": 0}, {"dimension": 1}, {"hidden": 0}, {"tau": 0.1}])

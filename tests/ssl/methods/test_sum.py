@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 import torch
 from fewvox.data.settings import SettingsError, parse, plain, settings
-from fewvox.seg.networks.registry import build
 from fewvox.ssl.method import METHODS, Method, PretextResult, Registered, ViewSpec
 from fewvox.ssl.methods.mae import Mae, MaeConfig
 from fewvox.ssl.methods.sum import PartConfig, Sum, SumConfig, parts_of, union
@@ -28,13 +27,11 @@ BOTH = summed(mae=(2.0, MAE), triplet=(0.5, TRIPLET))
 
 
 @pytest.fixture
-def make_sum(architecture, make_scope):
+def make_sum(fresh_method, make_scope):
     """The method on a fresh network."""
 
     def make(config: SumConfig = BOTH) -> Sum:
-        scope = make_scope(Sum.views(config).count)
-        torch.manual_seed(0)
-        return Sum(build(architecture, 0), Sum.heads(scope, config), config, scope)
+        return fresh_method(Sum, config, make_scope(Sum.views(config).count))
 
     return make
 
@@ -101,7 +98,7 @@ def spies(monkeypatch):
 
 
 def test_loss_and_gradient_are_the_weighted_sum_of_the_methods_own(
-    make_sum, make_views, make_scope, architecture
+    make_sum, make_views, make_scope, fresh_method
 ):
     method, batch = make_sum(), make_views()
     method(batch, 0).loss.backward()
@@ -109,8 +106,7 @@ def test_loss_and_gradient_are_the_weighted_sum_of_the_methods_own(
     total = 0.0
     alone = {"mae": (2.0, Mae, MaeConfig, MAE, 1), "triplet": (0.5, Triplet, TripletConfig, TRIPLET, 2)}
     for name, (weight, kind, settings_of, options, views) in alone.items():
-        config, scope = parse(settings_of, options, "options"), make_scope(views)
-        one = kind(build(architecture, 0), kind.heads(scope, config), config, scope)
+        one = fresh_method(kind, parse(settings_of, options, "options"), make_scope(views))
         one.head.load_state_dict(method.head[name].state_dict())
         result = one(replace(batch, views=batch.views[:views], maps=batch.maps[:views]), 0)
         (weight * result.loss).backward()
@@ -131,12 +127,11 @@ def test_loss_and_gradient_are_the_weighted_sum_of_the_methods_own(
         torch.testing.assert_close(found, expected[tensor], rtol=1e-4, atol=1e-7)
 
 
-def test_a_sum_of_one_part_is_that_method(make_sum, make_views, make_scope, architecture):
+def test_a_sum_of_one_part_is_that_method(make_sum, make_views, make_scope, fresh_method):
     """The same draws, the same loss, to the last bit."""
     method, batch = make_sum(summed(mae=(1.0, MAE))), make_views(1)
-    config, scope = parse(MaeConfig, MAE, "options"), make_scope(1)
-    torch.manual_seed(0)
-    one = Mae(build(architecture, 0), Mae.heads(scope, config), config, scope)
+    config = parse(MaeConfig, MAE, "options")
+    one = fresh_method(Mae, config, make_scope(1))
     assert torch.equal(method(batch, 0).loss, one(batch, 0).loss)
     assert Sum.views(summed(mae=(1.0, MAE))) == Mae.views(config)
 
@@ -296,19 +291,11 @@ def test_what_is_written_is_the_whole_sum():
     assert parts_of(built)["mae"].weight == 3
 
 
-def test_a_few_steps_lower_every_part(make_sum, views_of):
+def test_a_few_steps_lower_every_part(make_sum, train, noisy):
     waves = torch.stack([torch.sin(torch.arange(8) * w) for w in (0.4, 0.9, 1.7)])
     clean = (waves[:, None, :, None] * torch.ones(1, 4, 1, 4))[:, None]
     method = make_sum(summed(mae=(1.0, MAE), triplet=(1.0, TRIPLET)))
-    optimiser = torch.optim.AdamW(method.parameters(), lr=5e-3)
-    logs = []
-    for step in range(40):
-        noise = torch.randn(2, 3, 1, 4, 8, 4, generator=torch.Generator().manual_seed(step))
-        result = method(views_of(clean + 0.2 * noise[0], clean + 0.2 * noise[1], seed=step), step)
-        optimiser.zero_grad()
-        result.loss.backward()
-        optimiser.step()
-        logs.append(result.logs)
+    logs = [result.logs for result in train(method, lambda step: noisy(clean, 0.2, step), 40, lr=5e-3)]
     for name in ("mae/loss", "triplet/loss"):
         first, last = (sum(float(line[name]) for line in part) for part in (logs[:8], logs[-8:]))
         assert last < 0.7 * first, name

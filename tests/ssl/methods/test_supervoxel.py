@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from fewvox.data.augment.spatial import patch_map
 from fewvox.data.settings import SettingsError, parse
 from fewvox.data.warp import warp
-from fewvox.seg.networks.registry import build
 from fewvox.ssl import correspondence
 from fewvox.ssl.correspondence import shared_places
 from fewvox.ssl.method import Views
@@ -49,20 +48,12 @@ class Shows(nn.Module):
         return images
 
 
-def shift(batch: int, *offset: float) -> torch.Tensor:
-    """Maps (B, 3, 4) of views that begin at a place of their volume."""
-    affine = torch.cat([torch.eye(3), torch.tensor(offset)[:, None]], dim=1).double()
-    return affine.expand(batch, 3, 4).clone()
-
-
 @pytest.fixture
-def make_method(architecture, make_scope):
+def make_method(fresh_method, make_scope):
     """The method on a fresh network; keywords replace settings."""
 
     def make(**fields) -> Supervoxel:
-        config, scope = replace(CONFIG, **fields), make_scope()
-        torch.manual_seed(0)
-        return Supervoxel(build(architecture, 0), Supervoxel.heads(scope, config), config, scope)
+        return fresh_method(Supervoxel, replace(CONFIG, **fields), make_scope())
 
     return make
 
@@ -262,7 +253,7 @@ def test_the_loss_is_that_of_the_labels_at_the_places_of_the_first_view(make_met
 
 
 def test_items_that_share_too_little_or_are_one_supervoxel_change_nothing(
-    make_method, make_views, monkeypatch
+    make_method, make_views, shift, monkeypatch
 ):
     method, batch = make_method(), make_views(2, batch=4)
     far = shift(4, 0, 0, 0)
@@ -288,29 +279,6 @@ def test_items_that_share_too_little_or_are_one_supervoxel_change_nothing(
     assert none.logs["left_out"] == 4
 
 
-def test_two_processes_are_one_with_the_batch_of_both(make_method, make_views, in_two_processes, monkeypatch):
-    """One of them leaves half of its items out: each item that is left counts as much."""
-    method, batch = make_method(), make_views(2, batch=4)
-    maps = shift(4, 0, 0.5, 0)
-    maps[3, 0, 3] = 50
-    batch = replace(batch, maps=(batch.maps[0], maps))
-    parameters = [p for p in method.parameters() if p.requires_grad]
-    together = method(batch, 0).loss
-    expected = [g for g in torch.autograd.grad(together, parameters, allow_unused=True) if g is not None]
-    halves = tuple(
-        replace(
-            batch, views=tuple(v[part] for v in batch.views), maps=tuple(m[part] for m in batch.maps),
-            cases=batch.cases[part]
-        )
-        for part in (slice(0, 2), slice(2, 4))
-    )  # fmt: skip
-    monkeypatch.setattr(correspondence, "processes", lambda: 2)
-    losses, gradients = in_two_processes(supervoxel, method, halves)
-    assert losses == pytest.approx([float(together.detach())] * 2, rel=1e-5)
-    for found, wanted in zip(gradients, expected, strict=True):
-        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-3)
-
-
 def test_the_spacing_of_the_volumes_reaches_the_supervoxels(make_method, make_views, monkeypatch):
     asked = []
     monkeypatch.setattr(
@@ -326,49 +294,18 @@ def test_the_loss_reaches_encoder_and_decoder_wholly(make_method, make_views):
     assert reached_blocks(make_method(), make_views(2)) == ("encoder", "decoder")
 
 
-def test_views_of_another_extent_are_read_alike(make_method, make_views):
-    method, batch = make_method(), make_views(2)
-    result = method(replace(batch, views=(batch.views[0], batch.views[1][:, :, :2, :4, :2])), 0)
-    assert result.logs["left_out"] == 0
-    assert torch.isfinite(result.loss)
-
-
-def test_flat_views_have_a_finite_loss_and_gradient(make_method, views_of):
-    method = make_method()
-    result = method(views_of(torch.ones(2, 1, *EXTENT), torch.zeros(2, 1, *EXTENT)), 0)
-    result.loss.backward()
-    assert torch.isfinite(result.loss)
-    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in method.parameters())
-
-
-def test_in_half_precision_the_loss_is_computed_in_whole(make_method, make_views):
-    method, batch = make_method(), make_views(2)
-    expected = method(batch, 0).loss
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = method(batch, 0).loss
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found, expected, atol=0.05, rtol=0.1)
-
-
 def test_an_embedding_is_that_of_the_place_in_the_middle(make_method, make_views):
     method, view = make_method().eval(), make_views(1).views[0]
     around = method.network.features(view)[:, :, 1:3, 3:5, 1:3].mean(dim=(2, 3, 4))
     torch.testing.assert_close(method.embed(view), F.normalize(method.head(around), dim=1))
 
 
-def test_a_few_steps_segment_octants(make_method, views_of):
+def test_a_few_steps_segment_octants(make_method, train, noisy):
     """Seen twice, with noise."""
     volume = octants(8)[:1] + octants(8)[1:2] / 2 + octants(8)[2:] / 4
-    method = make_method(points=256)
-    optimiser = torch.optim.AdamW(method.parameters(), lr=3e-3)
-    losses = []
-    for step in range(15):
-        noise = 0.2 * torch.randn(2, 2, 1, 8, 8, 8, generator=torch.Generator().manual_seed(step))
-        loss = method(views_of(volume + noise[0], volume + noise[1], seed=step), step).loss
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        losses.append(float(loss.detach()))
+    volumes = volume.expand(2, 1, 8, 8, 8)
+    results = train(make_method(points=256), lambda step: noisy(volumes, 0.2, step), 15)
+    losses = [float(result.loss) for result in results]
     assert sum(losses[-3:]) < sum(losses[:3]) / 2
 
 

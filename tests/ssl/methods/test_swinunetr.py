@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from fewvox.data.augment.draws import Draws
 from fewvox.data.settings import SettingsError, parse
-from fewvox.seg.networks.registry import Architecture, build
+from fewvox.seg.networks.registry import Architecture
 from fewvox.seg.networks.topology import Topology
 from fewvox.ssl.method import Scope
 from fewvox.ssl.methods import swinunetr
@@ -27,7 +27,7 @@ EXTENT = (4, 8, 8)
 
 
 @pytest.fixture
-def make_swinunetr():
+def make_swinunetr(fresh_method):
     """The method on a fresh network; keywords replace settings."""
 
     def make(extent=EXTENT, **fields) -> Swinunetr:
@@ -35,8 +35,7 @@ def make_swinunetr():
         scope = Scope(
             architecture=ARCHITECTURE, shapes=(extent,) * 2, cases=cases, subjects=cases, steps=10, batch=3
         )
-        torch.manual_seed(0)
-        return Swinunetr(build(ARCHITECTURE, 0), Swinunetr.heads(scope, config), config, scope)
+        return fresh_method(Swinunetr, config, scope)
 
     return make
 
@@ -196,10 +195,9 @@ def test_oblong_slices_are_cropped_to_squares(make_swinunetr, batch_of):
     assert seen["given"].shape == (6, 1, 4, 8, 8)
 
 
-def test_slices_that_are_pooled_unevenly_have_half_turns_alone(architecture, make_scope, make_views):
+def test_slices_that_are_pooled_unevenly_have_half_turns_alone(fresh_method, make_scope, make_views):
     """The network of the other tests halves y more often than x."""
-    config, scope = SwinunetrConfig(dimension=8), make_scope(2)
-    method = Swinunetr(build(architecture, 0), Swinunetr.heads(scope, config), config, scope)
+    method = fresh_method(Swinunetr, SwinunetrConfig(dimension=8), make_scope(2))
     assert method.turns.turns == (Turn(0, 0), Turn(0, 2))
     assert method.head.rotation.out_features == 2
     assert torch.isfinite(method(make_views(2), 0).loss)
@@ -230,46 +228,21 @@ def test_perfect_heads_lose_what_is_left(make_swinunetr, batch_of, monkeypatch):
     assert float(method(batch, 0).loss) == pytest.approx(math.log(5), rel=1e-5)
 
 
-def test_two_processes_have_the_loss_and_gradients_of_one(make_swinunetr, batch_of, in_two_processes):
+def test_two_processes_have_the_loss_and_gradients_of_one(make_swinunetr, batch_of, two_as_one):
     """Where nothing is drawn: neither replaced nor turned."""
-    nothing = {"noise": (0, 0), "foreign": (0, 0), "rotation": 0.0}
-    method, batch = make_swinunetr(**nothing), batch_of(batch=4)
-    method.turns = replace(method.turns, turns=(Turn(0, 0),) * 4)
-    half = [
-        replace(
-            batch,
-            views=tuple(v[i : i + 2] for v in batch.views),
-            maps=tuple(m[i : i + 2] for m in batch.maps),
-            cases=batch.cases[i : i + 2],
-        )
-        for i in (0, 2)
-    ]
-    losses, gradients = in_two_processes(swinunetr, method, (half[0], half[1]))
-    whole = make_swinunetr(**nothing)
-    whole.turns = method.turns
-    loss = whole(batch, 0).loss
-    loss.backward()
-    assert sum(losses) / 2 == pytest.approx(float(loss.detach()), rel=1e-5)
-    expected = [p.grad for p in whole.parameters() if p.grad is not None]
-    for gradient, reference in zip(gradients, expected, strict=True):
-        torch.testing.assert_close(gradient, reference, atol=1e-5, rtol=1e-3)
+    method, whole = (make_swinunetr(noise=(0, 0), foreign=(0, 0), rotation=0.0) for _ in range(2))
+    method.turns = whole.turns = replace(method.turns, turns=(Turn(0, 0),) * 4)
+    losses, together = two_as_one(swinunetr, method, batch_of(batch=4), whole=whole, atol=1e-5)
+    assert sum(losses) / 2 == pytest.approx(together, rel=1e-5)
 
 
-def test_a_batch_s_own_seed_decides(make_swinunetr, batch_of):
-    method, batch = make_swinunetr(), batch_of()
-    torch.manual_seed(1)
-    first = method(batch, 0).loss
-    torch.manual_seed(2)
-    assert torch.equal(method(batch, 7).loss, first)
-    assert not torch.equal(method(replace(batch, seed=batch.seed + 1), 0).loss, first)
+def test_a_batch_s_own_seed_decides(make_swinunetr, batch_of, check_seed_decides):
+    check_seed_decides(make_swinunetr(), batch_of())
 
 
-def test_flat_views_have_a_finite_loss_and_gradient(make_swinunetr, views_of):
-    method, flat = make_swinunetr(), torch.zeros(2, 1, *EXTENT)
-    found = method(views_of(flat, flat), 0)
-    found.loss.backward()
-    assert torch.isfinite(found.loss)
-    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in method.parameters())
+def test_flat_views_have_a_finite_loss_and_gradient(make_swinunetr, views_of, check_finite):
+    flat = torch.zeros(2, 1, *EXTENT)
+    check_finite(make_swinunetr(), views_of(flat, flat))
 
 
 def test_the_loss_reaches_encoder_and_decoder_wholly(make_swinunetr, batch_of):
@@ -279,22 +252,14 @@ def test_the_loss_reaches_encoder_and_decoder_wholly(make_swinunetr, batch_of):
     assert all(p.grad is None or p.grad.norm() == 0 for p in without.network.decoder.parameters())
 
 
-def test_a_few_steps_restore_tell_and_find(make_swinunetr, views_of):
+def test_a_few_steps_restore_tell_and_find(make_swinunetr, train, noisy):
     """Three volumes of stripes along y that begin dark and end bright, each of its own width."""
     rows = torch.stack([torch.arange(16) % width / width * 2 - 1 for width in (3, 5, 8)])
     volumes = rows.view(3, 1, 1, 16, 1).expand(3, 1, 4, 16, 16)
     method = make_swinunetr(extent=(4, 16, 16), noise=(0, 0.1), foreign=(0, 0.1))
-    optimiser = torch.optim.AdamW(method.parameters(), lr=1e-2)
-    logs = []
-    for step in range(30):
-        noise = torch.randn(2, *volumes.shape, generator=torch.Generator().manual_seed(step))
-        result = method(views_of(*(volumes + 0.1 * noise), seed=step), step)
-        optimiser.zero_grad()
-        result.loss.backward()
-        optimiser.step()
-        logs.append({name: float(value) for name, value in result.logs.items()})
+    results = train(method, lambda step: noisy(volumes, 0.1, step), 30, lr=1e-2)
     for name in ("in_painting", "rotation", "contrast"):
-        losses = [line[f"loss/{name}"] for line in logs]
+        losses = [float(result.logs[f"loss/{name}"]) for result in results]
         assert sum(losses[-8:]) < 0.8 * sum(losses[:8]), name
 
 

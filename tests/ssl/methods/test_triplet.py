@@ -6,7 +6,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from fewvox.data.settings import SettingsError, parse
-from fewvox.seg.networks.registry import build
 from fewvox.ssl.method import Views
 from fewvox.ssl.methods import triplet
 from fewvox.ssl.methods.triplet import (
@@ -56,14 +55,13 @@ def losses_of(anchors, positives, margin: float, how="all", seed=0) -> torch.Ten
 
 
 @pytest.fixture
-def make_triplet(architecture, make_scope):
+def make_triplet(fresh_method, make_scope):
     """The method on a fresh network; keywords replace settings, or what it is built for."""
 
     def make(volumes=4, steps=100, batch=3, **fields) -> Triplet:
         config = replace(CONFIG, **fields)
         scope = make_scope(config.local_views + 1, volumes=volumes, steps=steps, batch=batch)
-        torch.manual_seed(0)
-        return Triplet(build(architecture, 0), Triplet.heads(scope, config), config, scope)
+        return fresh_method(Triplet, config, scope)
 
     return make
 
@@ -226,26 +224,17 @@ def test_every_tensor_of_encoder_and_decoder_learns(make_triplet, make_views):
 
 
 @pytest.mark.parametrize("how", ["all", *ONE_EACH, "index"])
-def test_two_processes_are_one_on_the_union_of_their_batches(make_triplet, in_two_processes, make_views, how):
+def test_two_processes_are_one_on_the_union_of_their_batches(
+    make_triplet, two_as_one, halves_of, make_views, how
+):
     """Where an index is asked for, it knows every volume."""
-    method = make_triplet(negatives=how, neighbours=3)
+    method, batch = make_triplet(negatives=how, neighbours=3), make_views(batch=4)
     if method.memory is not None:
         method.memory.keep(unit(8, 8, 5).view(2, 4, 8), torch.arange(4))
         method.memory.refresh()
-    batch = make_views(batch=4)
-    parts = [tuple(view[half] for view in batch.views) for half in (slice(0, 2), slice(2, 4))]
-    maps = tuple(m[:2] for m in batch.maps)
-    halves = tuple(
-        Views(views=part, maps=maps, cases=cases, seed=seed)
-        for part, cases, seed in zip(parts, (("c0", "c1"), ("c2", "c3")), (0, 9), strict=True)
-    )
-    losses, gradients = in_two_processes(triplet, method, halves)
-    whole = method(batch, 0).loss
-    assert losses == pytest.approx([float(whole.detach())] * 2, rel=1e-5)
-    parameters = [p for p in method.parameters() if p.requires_grad]
-    expected = [g for g in torch.autograd.grad(whole, parameters, allow_unused=True) if g is not None]
-    for found, known in zip(gradients, expected, strict=True):
-        torch.testing.assert_close(found, known, atol=1e-5, rtol=1e-3)
+    first, second = halves_of(batch)
+    losses, together = two_as_one(triplet, method, batch, (first, replace(second, seed=9)), atol=1e-5)
+    assert losses == pytest.approx([together] * 2, rel=1e-5)
 
 
 @pytest.mark.parametrize("how", ["all", *ONE_EACH])
@@ -315,40 +304,27 @@ def test_the_index_is_made_anew_once_every_volume_was_seen(make_triplet, volumes
     assert method.refresh == refresh
 
 
-def trained(method: Triplet, batches, first: int, optimiser=None) -> list[float]:
-    """Losses of a training from a step on."""
-    optimiser = optimiser or torch.optim.SGD(method.parameters(), lr=1e-2)
-    losses = []
-    for step, batch in enumerate(batches, start=first):
-        loss = method(batch, step).loss
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        method.after_step(step)
-        losses.append(float(loss.detach()))
-    return losses
-
-
-def test_a_resumed_training_has_the_index_it_had(make_triplet, make_views):
+def test_a_resumed_training_has_the_index_it_had(make_triplet, make_views, train):
     """Stopped between two refreshes, when the latest embeddings are others than those in the index."""
-    batches = [make_views(seed=step) for step in range(6)]
+
+    def losses(method: Triplet, first: int, last: int) -> list[float]:
+        optimiser = torch.optim.SGD(method.parameters(), lr=1e-2)
+        batch_at, count = lambda step: make_views(seed=step), last - first
+        results = train(method, batch_at, count, optimiser=optimiser, first=first)
+        return [float(result.loss) for result in results]
+
     whole, first, second = (make_triplet(negatives="index", refresh=2, neighbours=2) for _ in range(3))
-    losses = trained(whole, batches, 0)
-    assert trained(first, batches[:3], 0) == losses[:3]
+    expected = losses(whole, 0, 6)
+    assert losses(first, 0, 3) == expected[:3]
     assert not torch.equal(first.memory.latest, first.memory.indexed)
     second.load_state_dict(first.state_dict(), strict=True)
-    assert trained(second, batches[3:], 3) == losses[3:]
+    assert losses(second, 3, 6) == expected[3:]
 
 
 @pytest.mark.parametrize("how", ["all", "semi_hard", "index"])
-def test_a_few_steps_pull_the_views_of_volumes_together(make_triplet, views_of, how):
-    """Four volumes of different grain, two noisy views each."""
-    waves = [torch.sin(torch.arange(8) * w) for w in (0.4, 0.9, 1.7, 2.9)]
-    grain = torch.stack([w[None, :, None] * w[None, None, :4] * torch.ones(4, 1, 1) for w in waves])[:, None]
-
+def test_a_few_steps_pull_the_views_of_volumes_together(make_triplet, train, noisy, grains, how):
     def views(step: int) -> Views:
-        noise = torch.randn(2, 4, 1, 4, 8, 4, generator=torch.Generator().manual_seed(step))
-        return views_of(grain + 0.3 * noise[0], grain + 0.3 * noise[1], seed=step)
+        return noisy(grains, 0.3, step)
 
     def loss() -> float:
         """Of all triplets, however they are mined in the training."""
@@ -357,8 +333,7 @@ def test_a_few_steps_pull_the_views_of_volumes_together(make_triplet, views_of, 
 
     method = make_triplet(margin=0.5, negatives=how, refresh=2)
     before = loss()
-    optimiser = torch.optim.AdamW(method.parameters(), lr=3e-3)
-    trained(method.train(), (views(step) for step in range(35)), 0, optimiser)
+    train(method.train(), views, 35)
     assert loss() < before / 2
 
 

@@ -5,20 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 from fewvox.data.settings import SettingsError, parse
-from fewvox.seg.networks.registry import build
-from fewvox.ssl.method import Views, find_method
-from fewvox.ssl.method_checks import SITUATIONS, fresh, tiny_batch
 from fewvox.ssl.methods import vicreg
 from fewvox.ssl.methods.vicreg import Vicreg, VicregConfig, covariance, variance, vicreg_terms
-from fewvox.ssl.pretrain import reached_blocks
 
 CONFIG = VicregConfig(hidden=16, dimension=6)
-
-
-def vectors(count: int, size: int, seed: int, scale=1.0) -> torch.Tensor:
-    """With a gradient."""
-    drawn = scale * torch.randn(count, size, generator=torch.Generator().manual_seed(seed))
-    return drawn.requires_grad_()
 
 
 def v(z) -> torch.Tensor:
@@ -70,13 +60,11 @@ def weighted(terms, weights=(25.0, 25.0, 1.0)) -> torch.Tensor:
 
 
 @pytest.fixture
-def make_vicreg(architecture, make_scope):
+def make_vicreg(fresh_method, make_scope):
     """The method on a fresh network; keywords replace settings."""
 
     def make(**fields) -> Vicreg:
-        config = replace(CONFIG, **fields)
-        torch.manual_seed(0)
-        return Vicreg(build(architecture, 0), Vicreg.heads(make_scope(), config), config, make_scope())
+        return fresh_method(Vicreg, replace(CONFIG, **fields), make_scope())
 
     return make
 
@@ -84,7 +72,7 @@ def make_vicreg(architecture, make_scope):
 # deviations about 1: some dimensions vary enough and some do not
 @pytest.mark.parametrize(("batch", "size"), [(2, 3), (3, 5), (6, 4)])
 @pytest.mark.parametrize("weights", [(25.0, 25.0, 1.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)])
-def test_loss_and_gradient_are_those_of_the_equations(batch, size, weights):
+def test_loss_and_gradient_are_those_of_the_equations(vectors, batch, size, weights):
     inputs = vectors(batch, size, 0), vectors(batch, size, 1)
     found, expected = weighted(vicreg_terms(*inputs), weights), by_loops(*inputs, weights).float()
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
@@ -122,7 +110,7 @@ def test_dimensions_that_vary_and_do_not_repeat_each_other_lose_nothing():
     assert float(variance(repeated)) == 0
 
 
-def test_where_embeddings_lie_does_not_matter():
+def test_where_embeddings_lie_does_not_matter(vectors):
     """Only how they differ: so they must not be made unit vectors."""
     inputs = [z.detach() for z in (vectors(4, 3, 0), vectors(4, 3, 1))]
     moved = [z + torch.tensor([3.0, -1.0, 8.0]) for z in inputs]
@@ -133,7 +121,7 @@ def test_where_embeddings_lie_does_not_matter():
 
 @pytest.mark.parametrize("batch", [2, 3, 5])
 @pytest.mark.parametrize("seed", range(3))
-def test_the_covariance_of_few_volumes_is_never_small_in_many_dimensions(batch, seed):
+def test_the_covariance_of_few_volumes_is_never_small_in_many_dimensions(vectors, batch, seed):
     """Rank N - 1: at least D / (N - 1) - 1 where every dimension has a deviation of 1."""
     z = vectors(batch, 16, seed).detach().double()
     z = (z - z.mean(dim=0)) / z.std(dim=0)
@@ -168,23 +156,9 @@ def test_the_loss_is_the_weighted_sum_of_what_is_logged(make_vicreg, make_views)
     torch.testing.assert_close(result.loss, swapped.loss, atol=1e-5, rtol=1e-5)
 
 
-def test_two_processes_are_one_with_the_batch_of_both(make_vicreg, make_views, in_two_processes):
-    method, batch = make_vicreg(), make_views(batch=4)
-    parameters = [p for p in method.parameters() if p.requires_grad]
-    together = method(batch, 0).loss
-    expected = [g for g in torch.autograd.grad(together, parameters, allow_unused=True) if g is not None]
-    halves = tuple(
-        Views(
-            views=tuple(v[part] for v in batch.views),
-            maps=tuple(m[part] for m in batch.maps),
-            cases=batch.cases[part],
-        )
-        for part in (slice(0, 2), slice(2, 4))
-    )
-    losses, gradients = in_two_processes(vicreg, method, halves)
-    assert losses == pytest.approx([float(together.detach())] * 2, rel=1e-5)
-    for found, wanted in zip(gradients, expected, strict=True):
-        torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-3)
+def test_two_processes_are_one_with_the_batch_of_both(make_vicreg, make_views, two_as_one):
+    losses, together = two_as_one(vicreg, make_vicreg(), make_views(batch=4))
+    assert losses == pytest.approx([together] * 2, rel=1e-5)
 
 
 def test_volumes_of_other_processes_count(make_vicreg, make_views, monkeypatch):
@@ -194,7 +168,7 @@ def test_volumes_of_other_processes_count(make_vicreg, make_views, monkeypatch):
     torch.testing.assert_close(method(batch, 0).loss, by_loops(first, second).float(), atol=1e-5, rtol=1e-4)
 
 
-def test_mixed_precision_does_not_touch_the_loss():
+def test_mixed_precision_does_not_touch_the_loss(vectors):
     z = vectors(4, 16, 0)
     plain = vicreg_terms(z, z.flip(0))
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -202,47 +176,11 @@ def test_mixed_precision_does_not_touch_the_loss():
     assert all(torch.equal(plain[name], mixed[name]) for name in plain)
 
 
-def test_a_local_view_may_have_another_extent(make_vicreg, make_views):
-    batch = make_views(extent=(4, 8, 4))
-    first, second = batch.views
-    assert torch.isfinite(make_vicreg()(replace(batch, views=(first, second[:, :, :2, :4, :2])), 0).loss)
-
-
-def test_constant_volumes_have_a_finite_loss_and_gradient(make_vicreg, views_of):
-    method, flat = make_vicreg(), torch.ones(3, 1, 4, 8, 4)
-    loss = method(views_of(flat, flat), 0).loss
-    loss.backward()
-    assert float(loss.detach()) == pytest.approx(method.resting_loss(), rel=1e-4)
-    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in method.parameters())
-
-
-@pytest.mark.parametrize(
-    ("blocks", "reached"),
-    [
-        (None, ("encoder", "decoder")),
-        (("encoder",), ("encoder",)),
-        (("decoder.0",), ("encoder", "decoder.0")),
-    ],
-)
-def test_the_loss_reaches_what_the_embedded_features_are_made_of(make_vicreg, make_views, blocks, reached):
-    assert reached_blocks(make_vicreg(blocks=blocks), make_views()) == reached
-
-
-def test_a_few_steps_make_views_agree_and_volumes_differ():
-    situation, registered = SITUATIONS["anisotropic, one channel"], find_method("vicreg")
-    method = fresh(registered, situation).train()
-    optimiser = torch.optim.AdamW(method.parameters(), lr=registered.method.adamw_lr or 3e-3)
-    losses, logs = [], []
-    for step in range(20):
-        result = method(tiny_batch(registered, situation, step), step)
-        optimiser.zero_grad()
-        result.loss.backward()
-        optimiser.step()
-        losses.append(float(result.loss.detach()))
-        logs.append(result.logs)
+def test_a_few_steps_make_views_agree_and_volumes_differ(train_by_name):
+    results = train_by_name("vicreg")
     # four volumes in 16 dimensions cannot lose less than 8.2
-    assert 8.1 < sum(losses[-5:]) / 5 < 16
-    assert logs[-1]["variance"] < logs[0]["variance"]
+    assert 8.1 < sum(float(result.loss) for result in results[-5:]) / 5 < 16
+    assert results[-1].logs["variance"] < results[0].logs["variance"]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from fewvox.data.errors import UserError
 from fewvox.data.settings import SettingsError, parse
-from fewvox.seg.networks.registry import build
 from fewvox.seg.networks.topology import Topology
 from fewvox.ssl import gather
 from fewvox.ssl.methods import voco
@@ -61,13 +60,11 @@ def places(extent, batch=1, start=(0, 0, 0), step=1.0) -> torch.Tensor:
 
 
 @pytest.fixture
-def make_method(architecture, make_scope):
+def make_method(fresh_method, make_scope):
     """The method on a fresh network; keywords replace settings."""
 
     def make(extent=EXTENT, **fields) -> Voco:
-        config, scope = replace(CONFIG, **fields), make_scope(2, extent=extent)
-        torch.manual_seed(0)
-        return Voco(build(architecture, 0), Voco.heads(scope, config), config, scope)
+        return fresh_method(Voco, replace(CONFIG, **fields), make_scope(2, extent=extent))
 
     return make
 
@@ -202,13 +199,9 @@ def test_cells_and_crops_that_do_not_fit_the_strides_are_resampled(make_method, 
     assert all(n % m == 0 for n, m in zip(method.grid.extent, (2, 4, 2), strict=True))
 
 
-def test_a_constant_view_has_constant_crops(make_method, views_of):
+def test_a_constant_view_has_constant_crops(make_method, views_of, check_finite):
     flat = torch.ones(2, 1, 8, 24, 12)
-    method = make_method(extent=(8, 24, 12))
-    result = method(views_of(flat, flat), 0)
-    result.loss.backward()
-    assert torch.isfinite(result.loss)
-    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in method.parameters())
+    check_finite(make_method(extent=(8, 24, 12)), views_of(flat, flat))
 
 
 def test_the_loss_is_that_of_the_paper_over_the_cut_parts(make_method, make_views):
@@ -240,24 +233,12 @@ def test_the_loss_is_that_of_the_paper_over_the_cut_parts(make_method, make_view
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-3)
 
 
-def test_two_processes_are_one_with_the_batch_of_both(make_method, make_views, in_two_processes, monkeypatch):
+def test_two_processes_are_one_with_the_batch_of_both(make_method, make_views, two_as_one, monkeypatch):
     """The head takes the mean over both off."""
-    method, batch = make_method().train(), make_views(2, batch=4, extent=EXTENT)
-    parameters = [p for p in method.parameters() if p.requires_grad]
-    together = method(batch, 0).loss
-    gradients = torch.autograd.grad(together, parameters, allow_unused=True)
-    halves = tuple(
-        replace(
-            batch, views=tuple(v[part] for v in batch.views), maps=tuple(m[part] for m in batch.maps),
-            cases=batch.cases[part]
-        )
-        for part in (slice(0, 2), slice(2, 4))
-    )  # fmt: skip
     monkeypatch.setattr(voco, "processes", lambda: 2)
-    losses, found = in_two_processes(gather, method, halves)
-    assert sum(losses) / 2 == pytest.approx(float(together.detach()), rel=1e-5)
-    for g, e in zip(found, [g for g in gradients if g is not None], strict=True):
-        torch.testing.assert_close(g, e, atol=1e-5, rtol=1e-3)
+    batch = make_views(2, batch=4, extent=EXTENT)
+    losses, together = two_as_one(gather, make_method().train(), batch, atol=1e-5)
+    assert sum(losses) / 2 == pytest.approx(together, rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -274,21 +255,13 @@ def test_a_network_without_poolings_has_cells_too(architecture, make_scope):
     assert grid.extent == grid.size == (4, 8, 4)
 
 
-def test_a_few_steps_locate_crops(make_method, views_of):
+def test_a_few_steps_locate_crops(make_method, train, noisy):
     """Two volumes whose eight octants differ in their stripes."""
     z, y, x = torch.meshgrid(*(torch.arange(float(n)) for n in EXTENT), indexing="ij")
     rates = torch.where(z < 4, 0.5, 2.5) * torch.where(y < 8, 1.0, 0.3) * torch.where(x < 4, 1.0, 1.7)
     volumes = torch.stack([torch.sin(rates * (y + z + x)), torch.sin(rates * (y - x))])[:, None]
-    method = make_method(crops=8)
-    optimiser = torch.optim.AdamW(method.parameters(), lr=3e-3)
-    losses = []
-    for step in range(30):
-        noise = 0.1 * torch.randn(2, *volumes.shape, generator=torch.Generator().manual_seed(step))
-        loss = method(views_of(volumes + noise[0], volumes + noise[1], seed=step), step).loss
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        losses.append(float(loss.detach()))
+    results = train(make_method(crops=8), lambda step: noisy(volumes, 0.1, step), 30)
+    losses = [float(result.loss) for result in results]
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
 
 

@@ -1,7 +1,6 @@
 """What is mixed into which view, and that the loss is the paper's for the map of levels."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +8,6 @@ import torch
 from fewvox.data.augment.blocks import draw_blocks
 from fewvox.data.augment.draws import Draws
 from fewvox.data.settings import SettingsError, parse
-from fewvox.seg.networks.registry import build
 from fewvox.ssl.methods.volume_fusion import VolumeFusion, VolumeFusionConfig, draw_levels, fused
 from fewvox.ssl.pretrain import reached_blocks
 from torch import nn
@@ -23,28 +21,15 @@ def levels_of(batch, config=None) -> torch.Tensor:
     return torch.from_numpy(np.stack(drawn))
 
 
-class Teller(nn.Module):
-    """Stands for a network whose features are the logits it is told; notes what it is shown."""
-
-    def __init__(self, tell):
-        super().__init__()
-        self.tell = tell
-
-    def features(self, images):
-        self.shown = images
-        return self.tell
-
-
 @pytest.fixture
-def make_fusion(architecture, make_scope):
+def make_fusion(fresh_method, make_scope, painter):
     """The method on a fresh network, or on one that gives the logits it is told."""
 
     def make(tell=None, **fields) -> VolumeFusion:
         config, scope = VolumeFusionConfig(**fields), make_scope(1)
         if tell is not None:
-            return VolumeFusion(Teller(tell), nn.Identity(), config, scope)
-        torch.manual_seed(0)
-        return VolumeFusion(build(architecture, 0), VolumeFusion.heads(scope, config), config, scope)
+            return VolumeFusion(painter(lambda shown: tell), nn.Identity(), config, scope)
+        return fresh_method(VolumeFusion, config, scope)
 
     return make
 
@@ -169,40 +154,25 @@ def test_other_levels_have_other_outputs(make_fusion, make_views):
     assert levels_of(batch, VolumeFusionConfig(levels=2)).unique().tolist() == [0, 1, 2]
 
 
-def test_a_batch_s_own_seed_decides(make_fusion, make_views):
-    method, batch = make_fusion(), make_views(1)
-    torch.manual_seed(1)
-    first = method(batch, 0).loss
-    torch.manual_seed(2)
-    assert torch.equal(method(batch, 7).loss, first)
-    assert not torch.equal(method(replace(batch, seed=batch.seed + 1), 0).loss, first)
+def test_a_batch_s_own_seed_decides(make_fusion, make_views, check_seed_decides):
+    check_seed_decides(make_fusion(), make_views(1))
 
 
-def test_flat_views_have_a_finite_loss_and_gradient(make_fusion, views_of):
-    method = make_fusion()
-    found = method(views_of(torch.ones(2, 1, 4, 8, 4)), 0)
-    found.loss.backward()
-    assert torch.isfinite(found.loss)
-    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in method.parameters())
+def test_flat_views_have_a_finite_loss_and_gradient(make_fusion, views_of, check_finite):
+    check_finite(make_fusion(), views_of(torch.ones(2, 1, 4, 8, 4)))
 
 
 def test_the_loss_reaches_encoder_and_decoder_wholly(make_fusion, make_views):
     assert reached_blocks(make_fusion(), make_views(1)) == ("encoder", "decoder")
 
 
-def test_a_few_steps_tell_how_much_of_another_volume_there_is(make_fusion, views_of):
+def test_a_few_steps_tell_how_much_of_another_volume_there_is(make_fusion, views_of, train):
     """A few blocks of one grey value in another one: what is less is foreground."""
     view = torch.tensor([-1.0, 1.0]).view(2, 1, 1, 1, 1).expand(2, 1, 4, 16, 8)
     noise = torch.randn(2, 1, 4, 16, 8, generator=torch.Generator().manual_seed(0))
     method = make_fusion(levels=1, blocks=(1, 2), edge=(0.25, 0.5))
-    optimiser = torch.optim.AdamW(method.parameters(), lr=1e-2)
-    losses = []
-    for step in range(40):
-        loss = method(views_of(view + 0.1 * noise, seed=step), step).loss
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        losses.append(float(loss.detach()))
+    results = train(method, lambda step: views_of(view + 0.1 * noise, seed=step), 40, lr=1e-2)
+    losses = [float(result.loss) for result in results]
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
 
 
