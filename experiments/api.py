@@ -470,7 +470,7 @@ def probe(
         )
     chosen = split(opened.annotated, test=test, labelled=labelled, seed=seed, split_seed=split_seed)
     with meter("probing"):
-        found = probing.probe_checkpoint(load(model), opened, chosen, seed=seed, device=device)
+        found = probing.probe_checkpoint(load(model), opened, {seed: chosen}, device=device)
     if json is not None:
         write_text(Path(json), json_library.dumps(plain(found), indent=1))
     return found

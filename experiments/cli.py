@@ -3,6 +3,7 @@
 import logging
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -293,7 +294,7 @@ def embed(
     seed: Annotated[int, typer.Option(min=0, help="Decides the views and the random weights.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
-    """Embed views of volumes: a picture of principal components, and measures beside those of random weights."""
+    """Embed views of volumes: principal components, and measures beside those of random weights."""
     from . import api, tables
 
     found = api.embed(model, store, out, volumes=volumes, views=views, seed=seed, device=device)
@@ -575,7 +576,12 @@ def _show_problem(problem: Problem) -> None:
 
 
 def main() -> None:
-    """The program `fewvox`: errors that a user can act on are told in words, with exit status 1.
+    """The program `fewvox`."""
+    answered(app)
+
+
+def answered(program: Callable[[], object]) -> None:
+    """Calls a program: errors that a user can act on are told in words, with exit status 1.
 
     Of several processes that train together one tells of its error: that which failed first.
     """
@@ -584,7 +590,7 @@ def main() -> None:
     from ..seg.engine.stopping import Interrupted
 
     try:
-        app()
+        program()
     except UserError as error:
         _tell_error(str(error))
         sys.exit(1)

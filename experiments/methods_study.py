@@ -3,22 +3,24 @@
 python -m fewvox.experiments.methods_study CONFIG --set data=DIR --out OUT
 
 CONFIG is a YAML file of `MethodsStudy`, or the name of one of fewvox's own. What is done is not done again:
-the same line goes on with a study that was stopped.
+the same line goes on with a study that was stopped, and tries again what failed.
 
 OUT/study.yaml                  what is studied
 OUT/store/                      the prepared data
 OUT/steps.json                  how many steps each method makes in its time on this machine
 OUT/pretraining/<method>/       a run
-OUT/probes/<method>.json        Dice of linear probes on its features, and on those of random weights
-OUT/methods.md                  the table
+OUT/probes/<method>.json        Dice of linear probes on its features
+OUT/probes/random-<hash>.json   the same with random weights of a network of its kind
+OUT/methods.md                  the table, of what is done so far
 """
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import closing
 from dataclasses import field, replace
+from itertools import islice
 from pathlib import Path
-from statistics import fmean
 from typing import Annotated, Any
 
 import numpy as np
@@ -29,28 +31,40 @@ from rich.markup import escape
 from ..data.atomic import write_text
 from ..data.claims import claimed
 from ..data.errors import UserError
+from ..data.hashing import settings_hash
 from ..data.labels import LabelKind
 from ..data.plan import BudgetName
-from ..data.settings import load_mapping, override, parse, plain, read_json_mapping, settings, write_yaml
+from ..data.settings import (
+    load_mapping,
+    override,
+    parse,
+    plain,
+    read_json_mapping,
+    read_yaml,
+    settings,
+    write_yaml,
+)
 from ..data.splits import split, without_subjects_of
 from ..data.store import STORE_FILE, Store
 from ..data.subjects import is_table
 from ..seg import run as runs
-from ..seg.checkpoint import load
-from ..seg.training import planned
+from ..seg.checkpoint import CheckpointInfo, load
+from ..seg.training import choose_device, planned
 from ..ssl import pretrain as pretraining
 from ..ssl.collapse import read_collapse
 from ..ssl.methods.registry import METHODS, find_method
 from ..ssl.pretrain import PretrainConfig
-from ..ssl.probes import PARTS, Probed, probe_checkpoint
+from ..ssl.probes import PARTS, WEIGHTS, Probed, probe_checkpoint
 from . import api
+from .bench.methods import stepper
+from .cli import answered
 from .display import TrainingDisplay, console, meter
 from .paired_tests import bootstrap_interval
 from .results import Interval
 
 STUDIES = Path(__file__).parent / "configs" / "methods"
 # steps by which the time of one is measured, after one to warm up
-_TIMED = 4
+_TIMED = 8
 _LEAST_STEPS = 20
 
 
@@ -88,14 +102,28 @@ def read_study(config: str, set: Sequence[str]) -> MethodsStudy:
 
 
 def run_study(study: MethodsStudy, out: Path) -> Path:
-    """Runs what is not done yet; gives the file of the table."""
+    """Runs what is not done yet; gives the file of the table. One method that fails hinders no other.
+
+    Raises UserError at the end where some failed.
+    """
     with claimed(out, "studies methods"):
-        bench = Study(study, out)
+        bench, failed = Study(study, out), dict[str, UserError]()
         for number, name in enumerate(bench.methods, start=1):
             console.rule(f"{number} of {len(bench.methods)}: {name}")
-            bench.pretrain(name)
-            bench.probe(name)
-        write_text(out / "methods.md", bench.table())
+            try:
+                bench.pretrain(name)
+                bench.probe(name)
+            except UserError as error:
+                console.print(f"{name} failed: {error}", highlight=False, markup=False)
+                failed[name] = error
+            write_text(out / "methods.md", bench.table(failed))
+    if failed:
+        raise UserError(
+            out,
+            found=f"{', '.join(failed)} failed; the others are in {out / 'methods.md'}",
+            rule="A method is pretrained for its time and probed",
+            remedy="See above why; the same line tries these again",
+        )
     return out / "methods.md"
 
 
@@ -107,6 +135,8 @@ class Study:
         self.methods = tuple(study.methods or sorted(METHODS))
         for name in self.methods:
             find_method(name)
+        if (out / "study.yaml").is_file():
+            _check_same(read_yaml(out / "study.yaml", MethodsStudy), study, out)
         out.mkdir(parents=True, exist_ok=True)
         write_yaml(out / "study.yaml", study, "What is studied in this folder.")
         if not (out / "store" / STORE_FILE).is_file():
@@ -155,25 +185,37 @@ class Study:
             )
 
     def probe(self, name: str) -> None:
-        """Measures the features of a method's network."""
-        file = self.out / "probes" / f"{name}.json"
-        if file.is_file():
-            return
+        """Measures the features of a method's network, and once those of random weights of its kind."""
         checkpoint = load(self.out / "pretraining" / name, "last")
-        found = []
-        for seed in self.study.seeds:
-            chosen = split(
+        splits = {
+            seed: split(
                 self.store.annotated,
                 test=self.study.test,
                 labelled=self.study.labelled,
                 seed=seed,
                 split_seed=0,
             )
-            found.append(plain(probe_checkpoint(checkpoint, self.store, chosen, seed=seed)))
-        file.parent.mkdir(exist_ok=True)
-        write_text(file, json.dumps(found))
+            for seed in self.study.seeds
+        }
+        for weights, file in (
+            ("trained", self._probes_of(name)),
+            ("random", self._probes_of_random(checkpoint.info)),
+        ):
+            if file.is_file():
+                continue
+            with meter(f"probing {weights} weights"):
+                found = probe_checkpoint(checkpoint, self.store, splits, weights=(weights,))
+            file.parent.mkdir(exist_ok=True)
+            write_text(file, json.dumps(plain(found)))
 
-    def table(self) -> str:
+    def _probes_of(self, name: str) -> Path:
+        return self.out / "probes" / f"{name}.json"
+
+    def _probes_of_random(self, info: CheckpointInfo) -> Path:
+        kind = settings_hash({"architecture": plain(info.architecture), "patch": info.plan.training.patch})
+        return self.out / "probes" / f"random-{kind[:8]}.json"
+
+    def table(self, failed: Collection[str] = ()) -> str:
         """A row for each method: its steps, its state, and Dice of its features minus that of random ones."""
         head = (
             "method",
@@ -183,40 +225,63 @@ class Study:
         )
         rows = [head, ("---",) * len(head)]
         for name in self.methods:
-            probes = [
-                [parse(Probed, each, name) for each in of_seed]
-                for of_seed in json.loads((self.out / "probes" / f"{name}.json").read_text(encoding="utf-8"))
-            ]
-            collapse = read_collapse(self.out / "pretraining" / name)
+            run = self.out / "pretraining" / name
+            if not self._probes_of(name).is_file():
+                state = "failed" if name in failed else "not done"
+                rows.append((name, "", state, *[""] * (len(head) - 3)))
+                continue
+            files = (self._probes_of(name), self._probes_of_random(load(run, "last").info))
+            probes = [probed for file in files for probed in _probed(file)]
+            collapse = read_collapse(run)
             cells = [cell for part in PARTS for cell in _cells(probes, part)]
             rows.append((name, f"{self.steps(name):,}", collapse.kind if collapse else "sound", *cells))
         return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
 
     def _seconds_per_step(self, name: str) -> float:
-        """Of a training as the loop makes it, without what is done between steps."""
+        """Of a training as the loop makes it, with its views; without looks at embeddings and checkpoints."""
         config, registered = self.config(name, _TIMED + 1), find_method(name)
         plan = planned(self.store.plan, config)
         config = pretraining.resolved_config(config, plan, registered)
         sampler = pretraining.sampler_for(self.store, self.cases, plan, registered, config)
-        method = pretraining.assemble(registered, config, pretraining.scope_of(sampler, plan, config)).train()
-        seconds = []
-        for step, batch in enumerate(sampler.batches(0, _TIMED + 1)):
+        method = pretraining.assemble(registered, config, pretraining.scope_of(sampler, plan, config))
+        device = choose_device(config.device)
+        step = stepper(method.to(device), method.network, config, method.after_step)
+        each = config.accumulate
+        batches = sampler.batches(0, each * (_TIMED + 1), workers=config.workers or 0, device=device)
+        with closing(batches):
+            step(0, islice(batches, each))
             start = time.perf_counter()
-            method(batch, step).loss.backward()
-            seconds.append(time.perf_counter() - start)
-        return fmean(seconds[1:])
+            for number in range(1, _TIMED + 1):
+                step(number, islice(batches, each))
+        return (time.perf_counter() - start) / _TIMED
 
 
-def _cells(probes: list[list[Probed]], part: str) -> tuple[str, str]:
+def _check_same(before: MethodsStudy, study: MethodsStudy, out: Path) -> None:
+    """Raises UserError where a folder holds another study; of methods there may be others."""
+    was, now = (plain(replace(each, methods=None)) for each in (before, study))
+    other = [name for name in was if was[name] != now[name]]
+    if other:
+        raise UserError(
+            out,
+            found=", ".join(f"{name} {was[name]} before and {now[name]} now" for name in other),
+            rule="A folder holds one study, which may be continued with other methods alone",
+            remedy="Choose another --out, or the settings in its study.yaml",
+        )
+
+
+def _probed(file: Path) -> list[Probed]:
+    return [parse(Probed, each, file) for each in json.loads(file.read_text(encoding="utf-8"))]
+
+
+def _cells(probes: Sequence[Probed], part: str) -> tuple[str, str]:
     """Mean Dice over seeds and cases, and the paired difference to random weights with its interval."""
     scores = {
-        weights: [p.per_case for of_seed in probes for p in of_seed if (p.part, p.weights) == (part, weights)]
-        for weights in ("trained", "random")
+        weights: [p.per_case for p in probes if (p.part, p.weights) == (part, weights)] for weights in WEIGHTS
     }
     cases = sorted(set().union(*scores["trained"]))
     trained, random = (
         np.array([[of_seed.get(case, np.nan) for case in cases] for of_seed in scores[weights]])
-        for weights in ("trained", "random")
+        for weights in WEIGHTS
     )
     return f"{np.nanmean(trained):.3f}", _told(bootstrap_interval(trained - random))
 
@@ -231,13 +296,9 @@ def main(
     assignments: Annotated[list[str] | None, typer.Option("--set")] = None,
 ) -> None:
     """Studies the methods as CONFIG says, and prints the table."""
-    try:
-        table = run_study(read_study(config, assignments or []), out)
-    except UserError as error:
-        console.print(str(error), highlight=False, markup=False)
-        raise typer.Exit(1) from error
+    table = run_study(read_study(config, assignments or []), out)
     console.print(table.read_text(encoding="utf-8"), highlight=False, markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    answered(lambda: typer.run(main))

@@ -5,13 +5,13 @@ all levels above a voxel: Hariharan et al. 2015 (arXiv:1411.5752). A probe measu
 features. It is no product: a network that is fine-tuned as a whole is better by far.
 """
 
-# Shapes: B = batch, K = outputs, F = all features above a voxel, N = voxels, C = channels.
+# Shapes: B = batch, R = layers, K = outputs, F = all features above a voxel, N = voxels, C = channels.
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import Annotated, cast
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -27,16 +27,18 @@ from ..data.splits import Split
 from ..data.store import Store
 from ..seg.checkpoint import Checkpoint
 from ..seg.contract import check_preprocessing
+from ..seg.metrics import dice
 from ..seg.networks.network import Network
 from ..seg.networks.registry import Architecture, build
-from ..seg.sliding_window import held
+from ..seg.sliding_window import held, stitch
 from ..seg.tiles import Tiles
 from ..seg.training import choose_device
-from ..seg.validation import Validator
+from ..seg.validation import classes_of
 from .heads import chosen_blocks, feature_widths, read_features
 
 # parts of a network whose features are probed
 PARTS = ("encoder", "network")
+WEIGHTS = ("trained", "random")
 # the logit of a class that no labelled voxel has
 _NEVER = -1e4
 
@@ -67,42 +69,52 @@ class ProbeScores:
     per_case: dict[str, float]
 
 
-class DenseProbe(nn.Module):
-    """A frozen network and one 1x1x1 layer on the features of some of its blocks: logits (B, K, Z, Y, X).
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """What a layer is fitted on: features of a `part` (one of `PARTS`), at voxels of the `labelled` cases.
 
-    Features of coarse levels are brought to the voxels of the image by trilinear interpolation; as the layer
+    `seed` decides which voxels.
+    """
+
+    labelled: tuple[str, ...]
+    part: str = "network"
+    seed: int = 0
+
+
+class DenseProbe(nn.Module):
+    """A frozen network and 1x1x1 layers on the features of its blocks, each of K outputs.
+
+    Features of coarse levels are brought to the voxels of the image by trilinear interpolation; as a layer
     is linear, it is applied before that.
     """
 
-    def __init__(
-        self, network: Network, blocks: Sequence[str], architecture: Architecture, outputs: int
-    ) -> None:
+    def __init__(self, network: Network, architecture: Architecture, outputs: int) -> None:
         super().__init__()
-        widths = feature_widths(architecture)
-        self.network, self.blocks = network.requires_grad_(False), tuple(blocks)
-        self.widths = [widths[name] for name in blocks]
-        self.layers = nn.ModuleList(nn.Conv3d(widths[name], outputs, 1, bias=False) for name in blocks)
-        self.bias = nn.Parameter(torch.zeros(outputs), requires_grad=False)
-        self.requires_grad_(False)
+        self.network, self.widths = network.requires_grad_(False).eval(), feature_widths(architecture)
+        self.weight_RKF = torch.empty(0, outputs, sum(self.widths.values()))
+        self.bias_RK = torch.empty(0, outputs)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, K, Z, Y, X) of images (B, C, Z, Y, X)."""
+        """Logits (B, R x K, Z, Y, X) of images (B, C, Z, Y, X), those of the first layer first."""
+        layers = self.weight_RKF.flatten(0, 1).to(images).split(list(self.widths.values()), dim=1)
         parts = [
-            _upsampled(layer(features), images)
-            for layer, features in zip(self.layers, self.features(images), strict=True)
+            _upsampled(F.conv3d(features, layer[..., None, None, None]), images)
+            for layer, features in zip(layers, self.features(images), strict=True)
         ]
-        return torch.stack(parts).sum(dim=0) + self.bias.view(1, -1, 1, 1, 1)
+        return torch.stack(parts).sum(dim=0) + self.bias_RK.to(images).view(1, -1, 1, 1, 1)
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """Features (B, C, z, y, x) of the probed blocks."""
-        self.network.eval()
-        return read_features(self.network, images, self.blocks)
+        """Features (B, C, z, y, x) of every block, in the order of `widths`."""
+        return read_features(self.network, images, tuple(self.widths))
 
-    def set(self, weight_KF: Tensor, bias_K: Tensor) -> None:
-        """Takes a layer over all features together."""
-        for layer, part in zip(self.layers, weight_KF.split(self.widths, dim=1), strict=True):
-            cast(nn.Conv3d, layer).weight.copy_(part[..., None, None, None])
-        self.bias.copy_(bias_K)
+    def columns(self, blocks: Sequence[str]) -> Tensor:
+        """Which of the features above a voxel, (F,) of bool, are those of some blocks."""
+        return torch.cat([torch.full((width,), name in blocks) for name, width in self.widths.items()])
+
+    def add(self, weight_KF: Tensor, bias_K: Tensor) -> None:
+        """Takes one layer more, over all features above a voxel."""
+        self.weight_RKF = torch.cat([self.weight_RKF, weight_KF[None].float()])
+        self.bias_RK = torch.cat([self.bias_RK, bias_K[None].float()])
 
 
 def part_blocks(architecture: Architecture, part: str) -> tuple[str, ...]:
@@ -116,76 +128,101 @@ def probe(
     architecture: Architecture,
     plan: Plan,
     store: Store,
-    labelled: Sequence[str],
+    fits: Sequence[Fit],
     test: Sequence[str],
     *,
-    part: str = "network",
     config: ProbeConfig | None = None,
-    seed: int = 0,
-) -> ProbeScores:
-    """Dice on the `test` cases of a probe that is fitted on the `labelled` ones.
+) -> list[ProbeScores]:
+    """Dice of probes on the `test` cases, one for each fit; the network sees a volume once for all of them.
 
     Args:
         network: its weights are frozen; those of running means as well.
         architecture: of the network.
         plan: by which volumes are cut into windows, and which tells of the labels.
         store: the data, prepared by the same plan.
-        labelled: cases whose labels are read for the fit.
-        test: cases that are scored; none of the others.
-        part: whose features are read, one of `PARTS`.
-        config: how it is fitted.
-        seed: decides the voxels.
+        fits: what each layer is fitted on.
+        test: cases that are scored; labelled in no fit.
+        config: how they are fitted.
 
-    Raises UserError where the two share cases, or the labelled cases have a single class.
+    Raises UserError where a case is labelled and tested, or the labelled cases have a single class.
     """
-    both = set(labelled) & set(test)
-    if both or not labelled or not test:
-        raise UserError(
-            f"{len(labelled)} labelled and {len(test)} test cases",
-            found=f"{min(both)} is among both" if both else "there are none of one kind",
-            rule="A probe is scored on cases that it was not fitted on",
-            remedy="Choose other numbers with --labelled and --test",
-        )
+    for fit in fits:
+        both = set(fit.labelled) & set(test)
+        if both or not fit.labelled or not test:
+            raise UserError(
+                f"{len(fit.labelled)} labelled and {len(test)} test cases",
+                found=f"{min(both)} is among both" if both else "there are none of one kind",
+                rule="A probe is scored on cases that it was not fitted on",
+                remedy="Choose other numbers with --labelled and --test",
+            )
     config, table = config or ProbeConfig(), plan.labels or LabelTable()
-    frozen = DenseProbe(network, part_blocks(architecture, part), architecture, table.outputs)
-    _fit(frozen.eval(), store, labelled, plan, config, seed)
-    return _scored(frozen, store, test, plan)
-
-
-def _scored(frozen: DenseProbe, store: Store, test: Sequence[str], plan: Plan) -> ProbeScores:
-    per_case: dict[str, float] = {}
-    per_class: dict[int, list[float]] = {}
-    for case in test:
-        # the predictor asks a network for nothing but logits
-        found = Validator(store, (case,), plan, cast(Network, frozen))()
-        if "score" in found:
-            per_case[case] = found.pop("score")
-        for name, value in found.items():
-            per_class.setdefault(int(name.removeprefix("dice/")), []).append(value)
-    return ProbeScores(
-        dice=fmean(per_case.values()) if per_case else math.nan,
-        per_class={c: fmean(values) for c, values in sorted(per_class.items())},
-        per_case=per_case,
-    )
+    frozen = DenseProbe(network, architecture, table.outputs)
+    for fit in fits:
+        frozen.add(*_fitted(frozen, architecture, store, fit, plan, config))
+    return _scored(frozen, store, test, plan, len(fits))
 
 
 @torch.inference_mode()
-def _fit(
-    frozen: DenseProbe, store: Store, cases: Sequence[str], plan: Plan, config: ProbeConfig, seed: int
-) -> None:
+def _scored(
+    frozen: DenseProbe, store: Store, test: Sequence[str], plan: Plan, layers: int
+) -> list[ProbeScores]:
+    """Of each layer, over the annotated voxels."""
+    table = plan.labels or LabelTable()
+    found = np.full((layers, len(test), table.classes - 1), np.nan)
+    device = next(frozen.network.parameters()).device
+
+    def predict(windows: Tensor) -> Tensor:
+        return frozen(windows.to(device)).cpu()
+
+    for n, case in enumerate(test):
+        image, true = torch.from_numpy(store.image(case)[:]).float(), store.label(case)[:]
+        logits = stitch(predict, image, plan.training.patch)
+        for r, of_layer in enumerate(logits.chunk(layers)):
+            predicted = classes_of(of_layer, table)
+            predicted[true == IGNORED] = 0
+            for c in range(1, table.classes):
+                score = dice(table.members(predicted, c), table.members(true, c))
+                found[r, n, c - 1] = np.nan if score is None else score
+    return [_summary(of_layer, test) for of_layer in found]
+
+
+def _summary(dice_NC: np.ndarray, test: Sequence[str]) -> ProbeScores:
+    per_case = {case: _mean(row) for case, row in zip(test, dice_NC, strict=True) if np.isfinite(row).any()}
+    per_class = {c: _mean(row) for c, row in enumerate(dice_NC.T, start=1) if np.isfinite(row).any()}
+    return ProbeScores(
+        dice=fmean(per_case.values()) if per_case else math.nan, per_class=per_class, per_case=per_case
+    )
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(np.nanmean(values))
+
+
+@torch.inference_mode()
+def _fitted(
+    frozen: DenseProbe, architecture: Architecture, store: Store, fit: Fit, plan: Plan, config: ProbeConfig
+) -> tuple[Tensor, Tensor]:
+    """A layer, weights (K, F) and bias (K,) over all features above a voxel; 0 for those of other parts."""
     table = plan.labels or LabelTable()
     rows, truths, weights = [], [], []
-    for number, case in enumerate(cases):
-        rng = np.random.default_rng([seed, 5, number])
+    for number, case in enumerate(fit.labelled):
+        rng = np.random.default_rng([fit.seed, 5, number])
         labels = store.label(case)[:]
         places, weight = _voxels(labels, table, config.voxels, rng)
         rows.append(_features_at(frozen, torch.from_numpy(store.image(case)[:]).float(), places, plan))
         truths.append(labels[(..., *places.T)].T)
         weights.append(weight)
+    read_F = frozen.columns(part_blocks(architecture, fit.part))
     weight_KF, bias_K = _regression(
-        np.concatenate(rows), np.concatenate(truths), np.concatenate(weights), table, config
+        np.concatenate(rows)[:, read_F.numpy()],
+        np.concatenate(truths),
+        np.concatenate(weights),
+        table,
+        config,
     )
-    frozen.set(torch.from_numpy(weight_KF).float(), torch.from_numpy(bias_K).float())
+    whole_KF = torch.zeros(len(weight_KF), len(read_F))
+    whole_KF[:, read_F] = torch.from_numpy(weight_KF).float()
+    return whole_KF, torch.from_numpy(bias_K).float()
 
 
 def _voxels(
@@ -219,8 +256,8 @@ def _features_at(frozen: DenseProbe, image: Tensor, places: np.ndarray, plan: Pl
         ],
         axis=1,
     )
-    device = next(frozen.parameters()).device
-    found = np.empty((len(places), sum(frozen.widths)), np.float32)
+    device = next(frozen.network.parameters()).device
+    found = np.empty((len(places), sum(frozen.widths.values())), np.float32)
     for index in np.unique(window, axis=0):
         start = [starts[i] for starts, i in zip(tiles.starts, index, strict=True)]
         here = (window == index).all(axis=1)
@@ -286,10 +323,14 @@ def _logistic(
 
 @settings
 class Probed:
-    """Dice of a probe on a part of a network: of its "trained" weights, or of "random" ones."""
+    """Dice of a probe on a part of a network: of its "trained" weights, or of "random" ones.
+
+    `seed` decided the labelled cases, their voxels and the random weights.
+    """
 
     weights: str
     part: str
+    seed: int
     dice: float
     per_class: dict[int, float]
     per_case: dict[str, float]
@@ -298,16 +339,16 @@ class Probed:
 def probe_checkpoint(
     checkpoint: Checkpoint,
     store: Store,
-    split: Split,
+    splits: Mapping[int, Split],
     *,
-    parts: Sequence[str] = PARTS,
+    weights: Sequence[str] = WEIGHTS,
     config: ProbeConfig | None = None,
-    seed: int = 0,
     device: str = "auto",
 ) -> tuple[Probed, ...]:
-    """Probes of a checkpoint's network, and of one of the same architecture with random weights.
+    """Probes of both parts of a checkpoint's network, and of one like it with random weights.
 
-    `split` tells the labelled cases (those that train and those that validate) and the test cases.
+    `splits` tells by seed the labelled cases (those that train and those that validate) and the test cases,
+    which are the same in all; `weights` chooses among "trained" and "random".
 
     Raises:
         TransferError: the store is prepared otherwise than what the checkpoint was trained on.
@@ -321,10 +362,41 @@ def probe_checkpoint(
             rule="A probe is fitted and scored on labels",
             remedy="Prepare the data with the labels that there are",
         )
+    test = next(iter(splits.values())).test
+    if any(split.test != test for split in splits.values()):
+        raise ValueError("splits of several test sets")
+    _check_unseen(checkpoint, store, test)
+    info = checkpoint.info
+    # its windows are those that the network was trained with; its labels are the store's
+    plan = replace(info.plan, labels=store.plan.labels)
+    fits = [
+        Fit(labelled=tuple(sorted({*split.train, *split.validation})), part=part, seed=seed)
+        for seed, split in splits.items()
+        for part in PARTS
+    ]
+    # random weights are others for every seed: one draw may be a lucky one
+    networks = [("trained", checkpoint.network(), fits)] if "trained" in weights else []
+    if "random" in weights:
+        networks += [
+            ("random", build(info.architecture, seed), [fit for fit in fits if fit.seed == seed])
+            for seed in splits
+        ]
+    found = []
+    for name, network, own in networks:
+        network.to(choose_device(device))
+        scores = probe(network, info.architecture, plan, store, own, test, config=config)
+        found += [
+            Probed(weights=name, part=fit.part, seed=fit.seed, **vars(score))
+            for fit, score in zip(own, scores, strict=True)
+        ]
+    return tuple(found)
+
+
+def _check_unseen(checkpoint: Checkpoint, store: Store, test: Sequence[str]) -> None:
     info = checkpoint.info
     seen = {*info.trained_on, *info.validated_on, *info.inherited}
     subjects = {case.subject for case in store.cases.values() if case.content_hash in seen}
-    leaked = [case for case in split.test if store.cases[case].subject in subjects]
+    leaked = [case for case in test if store.cases[case].subject in subjects]
     if leaked:
         raise UserError(
             leaked[0],
@@ -332,22 +404,3 @@ def probe_checkpoint(
             rule="A test case is seen by neither pretraining nor probe",
             remedy="Give --test and --split-seed as for the pretraining",
         )
-    # its windows are those that the network was trained with; its labels are the store's
-    plan = replace(info.plan, labels=store.plan.labels)
-    networks = {"trained": checkpoint.network(), "random": build(info.architecture, seed)}
-    found = []
-    for part in parts:
-        for weights, network in networks.items():
-            scores = probe(
-                network.to(choose_device(device)),
-                info.architecture,
-                plan,
-                store,
-                sorted({*split.train, *split.validation}),
-                split.test,
-                part=part,
-                config=config,
-                seed=seed,
-            )
-            found.append(Probed(weights=weights, part=part, **vars(scores)))
-    return tuple(found)

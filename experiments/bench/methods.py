@@ -14,7 +14,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,6 +29,7 @@ from ...data.plan import Stride, Training
 from ...data.settings import settings
 from ...data.volume import Shape
 from ...seg.deep_supervision import Heads
+from ...seg.engine.loop import LoopConfig
 from ...seg.engine.optimisers import OptimiserConfig, build_optimiser, resolved
 from ...seg.engine.precision import Precision
 from ...seg.engine.progress import Progress
@@ -57,7 +58,6 @@ COLUMNS: tuple[str, ...] = (
     "commit",
     "command",
 )
-_CLIP_NORM = 12.0
 
 
 @settings
@@ -137,17 +137,26 @@ def views(registered: Registered, sizes: MethodSizes) -> Views:
 def _step(
     task: nn.Module, network: Network, batch: Any, after_step: Callable[[int], object]
 ) -> Callable[[int], object]:
+    config = LoopConfig(precision="float32", optimizer=resolved(OptimiserConfig(), 1000))
+    step = stepper(task, network, config, after_step)
+    return lambda number: step(number, [batch])
+
+
+def stepper(
+    task: nn.Module, network: Network, config: LoopConfig, after_step: Callable[[int], object]
+) -> Callable[[int, Iterable[Any]], None]:
+    """A step of the training loop, of a number (from 0) and its batches; `config` is resolved."""
     state = TrainingState(
         task=task.train(),
         network=network,
-        optimiser=build_optimiser(task, resolved(OptimiserConfig(), 1000), block_namer(task, network)),
-        precision=Precision("float32", torch.device("cpu")),
+        optimiser=build_optimiser(task, config.optimizer, block_namer(task, network)),
+        precision=Precision(config.precision, next(network.parameters()).device),
         average=None,
         progress=Progress(),
     )
 
-    def step(number: int) -> None:
-        learn(state, [batch], number, 1, _CLIP_NORM)
+    def step(number: int, batches: Iterable[Any]) -> None:
+        learn(state, batches, number, config.accumulate, config.clip_norm)
         after_step(number)
 
     return step

@@ -37,6 +37,7 @@ from ...data.splits import ranked_subjects, whole_subjects, without_subjects_of
 from ...seg import evaluate as evaluating
 from ...seg.few_labels import steps_for
 from ...seg.training import planned
+from ..cli import answered
 from ..compare import Bench, Sitting
 from ..comparison import Cell, ComparisonConfig, cells, finetune_config, read_config
 from ..display import console
@@ -203,12 +204,8 @@ def main(
     assignments: Annotated[list[str] | None, typer.Option("--set")] = None,
 ) -> None:
     """Trains nnU-Net for the arms of CONFIG that are nnU-Net's, and predicts the test cases."""
-    try:
-        run_all(read_config(config, assignments or []), out)
-    except UserError as error:
-        console.print(str(error), highlight=False, markup=False)
-        raise typer.Exit(1) from error
+    run_all(read_config(config, assignments or []), out)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    answered(lambda: typer.run(main))

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from ...data.errors import UserError
 from ...data.settings import read_json_mapping
+from ..cli import answered
 from ..results import Interval, Results, read_results
 from .nnunet_runs import TRAINERS
 
@@ -126,15 +127,9 @@ def _told(value: float | None, form: str) -> str:
 
 def main(out: list[Path]) -> None:
     """Prints the table of the comparisons in the folders OUT."""
-    console = Console(width=10_000)
-    try:
-        console.print(
-            table([s for folder in out for s in settings_in(folder)]), highlight=False, markup=False
-        )
-    except UserError as error:
-        console.print(str(error), highlight=False, markup=False)
-        raise typer.Exit(1) from error
+    told = table([s for folder in out for s in settings_in(folder)])
+    Console(width=10_000).print(told, highlight=False, markup=False)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    answered(lambda: typer.run(main))

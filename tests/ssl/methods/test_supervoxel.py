@@ -29,7 +29,6 @@ from fewvox.ssl.pretrain import reached_blocks
 from torch import nn
 
 CONFIG = SupervoxelConfig(supervoxels=8, points=64, dimension=8)
-EXTENT = (4, 8, 4)
 CUBES = torch.ones(1, 3)
 
 
