@@ -106,13 +106,15 @@ class Plugins(Generic[T]):
         point, *others = offers
         if others:
             raise self._taken(name, [point], "also " + " and ".join(map(_package, others)) + "'s")
+        before = set(self.table)
         try:
             led_to = point.load()
-            # a module may have entered it itself, by a decorator of ours
-            entered = self.table[name] if name in self.table else self._accept(name, led_to)
+            # a module may have entered it itself, by a decorator of ours, and others of its own with it
+            entered = self._accept(name, self.table.get(name, led_to))
         # whatever the code of others does when it is imported
         except (Exception, SystemExit) as error:
-            self.table.pop(name, None)
+            for own in self.table.keys() - before:
+                del self.table[own]
             raise PluginError(
                 f"{self.kind} {name}",
                 found=f"{_package(point)} offers it ({point.value}), which fails with "
@@ -120,7 +122,8 @@ class Plugins(Generic[T]):
                 rule=f"An entry point of {self.group} leads to {self._rule}",
                 remedy=f"Update {_package(point)} or uninstall it",
             ) from error
-        self.table[name], self._packages[name] = entered, _package(point)
+        self.table[name] = entered
+        self._packages |= dict.fromkeys(self.table.keys() - before, _package(point))
 
     def _taken(self, name: str, offers: list[EntryPoint], whose: str) -> PluginError:
         packages = " and ".join(map(_package, offers))

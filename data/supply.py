@@ -83,12 +83,15 @@ def prefetched(
             yield current
 
 
-def default_workers(device: torch.device) -> int:
-    """How many workers where nobody said: none on the CPU, whose cores the network needs; for a GPU half."""
+def default_workers(device: torch.device, processes: int = 1) -> int:
+    """How many workers where nobody said: none on the CPU, whose cores the network needs; for a GPU half.
+
+    Of several `processes` on a machine each has its share of the cores.
+    """
     if device.type == "cpu":
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(_MOST_WORKERS, cores // 2))
+    return max(1, min(_MOST_WORKERS, cores // (2 * processes)))
 
 
 def pinned(size: int) -> np.ndarray:

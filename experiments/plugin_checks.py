@@ -113,7 +113,7 @@ def _fault(check: Callable[..., object], *given: Any) -> str | None:
     except AssertionError as error:
         return str(error) or "an assertion failed"
     # whatever the code of others does
-    except Exception as error:  # noqa: BLE001
+    except (Exception, SystemExit) as error:  # noqa: BLE001
         return f"{type(error).__name__}: {error}"
     return None
 

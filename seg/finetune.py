@@ -1,6 +1,7 @@
 """Training a segmentation network on labelled patches: from scratch (the baseline) or from a checkpoint."""
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -327,7 +328,7 @@ def _check_cases(store: Store, split: Split) -> None:
     for cases, found in (
         (unknown, "no such case in the store"),
         (bare, "it has no label in the store"),
-        ([case for case in listed if listed.count(case) > 1], "it is listed twice"),
+        ([case for case, times in Counter(listed).items() if times > 1], "it is listed twice"),
     ):
         if cases:
             raise UserError(

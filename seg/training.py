@@ -170,8 +170,8 @@ def resolved_training(config: C, plan: Plan) -> C:
 
 
 def _workers(device: torch.device) -> int:
-    number = max(default_workers(device) // launched().local_processes, int(device.type != "cpu"))
-    why = "on the CPU the network needs the cores" if device.type == "cpu" else "half of the cores, up to 8"
+    number = default_workers(device, launched().local_processes)
+    why = "on the CPU the network needs the cores" if device.type == "cpu" else "half of its cores, up to 8"
     log.info("workers: %d (%s)", number, why)
     return number
 

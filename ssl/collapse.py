@@ -108,13 +108,15 @@ def _of_teacher(recent: Sequence[Mapping[str, float]], part: str, most: float | 
     if entropy < _NO_ENTROPY:
         remedy = "Raise the teacher's temperature, or lower the momentum of its centre"
         return [("sharpening", (found, remedy))]
-    of_most = "" if most is None else f" where ln K is {most:.3g}"
+    # the resting loss of a sum is that of all of its parts
+    of_most = "" if most is None or part else f" where ln K is {most:.3g}"
     remedy = "Lower the teacher's temperature, or the learning rate (optimizer.lr)"
     return [("centring", (found + of_most, remedy))]
 
 
 def _of_embeddings(measures: EmbeddingMeasures, directions: int | None) -> list[Finding]:
-    if directions is None:
+    # two views of a single volume are to be alike
+    if not directions:
         return []
     if measures.spread is not None and measures.spread < _LEAST_SPREAD:
         found = f"the spread of the embeddings is {measures.spread:.2g}, where 1 is even and 0 all the same"
@@ -149,7 +151,8 @@ class CollapseWatch:
 
     def look(self, measures: EmbeddingMeasures, directions: int | None) -> Collapse | None:
         """What is wrong now (see `diagnose`); warned of, and written."""
-        steps = [line for line in read_metrics(self.run) if "loss" in line]
+        # some lines tell of looks, and of steps that were skipped
+        steps = [line for line in read_metrics(self.run, last=4 * _LAST) if "loss" in line]
         recent = steps[-min(_LAST, len(steps) // 2) :] if len(steps) > 1 else []
         done = steps[-1]["step"] + 1 if steps else 0
         found = diagnose(done, measures, recent, self.resting_loss, directions)

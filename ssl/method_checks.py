@@ -138,6 +138,8 @@ def loss_is_finite(registered: Registered, situation: Situation) -> None:
     result = fresh(registered, situation).train()(tiny_batch(registered, situation, 0), 0)
     assert result.loss.shape == (), f"a loss of shape {tuple(result.loss.shape)}"
     assert torch.isfinite(result.loss), f"a loss of {float(result.loss)}"
+    own = {"step", "loss", "lr", "gradient_norm"} & result.logs.keys()
+    assert not own, f"it logs {', '.join(sorted(own))}, which the training records itself"
     for name, value in result.logs.items():
         assert isinstance(value, Tensor), f"{name} is logged as {type(value).__name__}, not as a tensor"
         assert value.numel() == 1, f"{name} is logged with {value.numel()} numbers"
@@ -194,6 +196,15 @@ def embeds_each_view_alone(registered: Registered, situation: Situation) -> None
     torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-3)
 
 
+def says_that_it_embeds(registered: Registered, situation: Situation) -> None:
+    """Unit vectors are embeddings: without `embeds` nobody would see them collapse."""
+    method = fresh(registered, situation).eval()
+    with torch.no_grad():
+        lengths = method.embed(tiny_batch(registered, situation, 0).views[0]).norm(dim=1)
+    unit = bool(((lengths - 1).abs() < 1e-3).all())
+    assert method.embeds or not unit, "it gives unit vectors, and embeds is False"
+
+
 def exports_a_network(registered: Registered, situation: Situation) -> None:
     """What a checkpoint keeps can be fine-tuned, and is part of the method."""
     method = fresh(registered, situation)
@@ -238,6 +249,7 @@ CHECKS: tuple[Check, ...] = (
     same_seed_same_loss,
     state_makes_a_round_trip,
     embeds_each_view_alone,
+    says_that_it_embeds,
     exports_a_network,
     leaves_the_batch,
     depends_on_the_views,

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -313,7 +314,7 @@ class Monitor:
 
 
 def _check_cases(store: Store, cases: Sequence[str], held_out: Sequence[str]) -> None:
-    twice = [case for case in cases if list(cases).count(case) > 1]
+    twice = [case for case, times in Counter(cases).items() if times > 1]
     if twice:
         raise UserError(
             twice[0],

@@ -25,7 +25,7 @@ from .launch import launched
 P = ParamSpec("P")
 T = TypeVar("T")
 # the first process validates whole volumes while the others wait; one that is gone is noticed at once
-TIMEOUT = timedelta(hours=1)
+TIMEOUT = timedelta(days=1)
 _groups = count()
 
 
@@ -100,10 +100,13 @@ def exchange() -> Iterator[None]:
     """A block in which processes exchange something; raises ProcessLost where one of them is gone."""
     try:
         yield
+    except torch.OutOfMemoryError:
+        # of this process
+        raise
     except RuntimeError as error:
         raise ProcessLost(
             f"process {dist.get_rank()} of {dist.get_world_size()}",
-            found="another one has ended, or did not answer",
+            found=f"another one has ended, or did not answer ({str(error).partition(chr(10))[0]})",
             rule="All processes of a training live as long as it does",
             remedy="See above why the other one ended (for lack of memory a system ends it without a word); "
             "--resume continues from the last checkpoint",
@@ -157,10 +160,13 @@ class _Summed(torch.autograd.Function):
 
 def _sum(tensor: Tensor) -> Tensor:
     # autograd may give one gradient to several: none is overwritten
-    total = tensor.clone(memory_format=torch.contiguous_format)
+    return _sum_in_place(tensor.clone(memory_format=torch.contiguous_format))
+
+
+def _sum_in_place(tensor: Tensor) -> Tensor:
     with exchange():
-        dist.all_reduce(total)
-    return total
+        dist.all_reduce(tensor)
+    return tensor
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
@@ -174,9 +180,8 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     has = torch.tensor([float(p.grad is not None) for p in trained], device=trained[0].device)
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
     # all of it at once: an exchange of little takes as long as one of much
-    means = (_sum(torch.cat([*(g.flatten() for g in gradients), has])) / processes()).split(
-        [*(g.numel() for g in gradients), len(has)]
-    )
+    together = _sum_in_place(torch.cat([*(g.flatten() for g in gradients), has])).div_(processes())
+    means = together.split([*(g.numel() for g in gradients), len(has)])
     for p, gradient, mean, reached in zip(trained, gradients, means[:-1], means[-1].tolist(), strict=True):
         if reached:
             p.grad = gradient.copy_(mean.view(gradient.shape))

@@ -42,7 +42,8 @@ class LoopConfig:
     """How long and how a network is trained; None stands for a value that is resolved before it starts.
 
     `steps` None is told by the training: 1000 in pretraining, by the number of labels in fine-tuning.
-    `validate_every` and `checkpoint_every` are in steps: a tenth of the training, at least 50, when None.
+    `validate_every` and `checkpoint_every` are in steps: when None a tenth of the training, at least 50; of a
+    pretraining a fifth.
     `clip_norm` is nnU-Net's. The first checkpoint of every `keep_every` steps stays for good (None: none).
 
     - `accumulate`: batches whose gradients are averaged before each step: less memory than a larger batch.
@@ -138,6 +139,7 @@ def train(
     with ExitStack() as stack:
         stack.enter_context(random_numbers(seed))
         scores = state.restore(run)
+        state.check_alike()
         progress = state.progress
         if progress.stops(config.early_stop):
             return scores
@@ -158,7 +160,7 @@ def train(
                     after_step(step)
                 if state.average is not None:
                     state.average.update()
-                found = {"loss": learned.loss, "lr": lr, "gradient_norm": learned.norm, **learned.logs}
+                found = {**learned.logs, "loss": learned.loss, "lr": lr, "gradient_norm": learned.norm}
                 tracker.log(step, found)
             else:
                 tracker.log(step, {"lr": lr, "skipped": progress.skipped, **progress.overflown()})

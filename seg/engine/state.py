@@ -1,5 +1,6 @@
 """All that a training needs to go on as if it had never been stopped, bit for bit."""
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,11 +11,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from ...data.errors import UserError
 from .. import checkpoint
 from ..checkpoint import CheckpointInfo, check_finite
 from ..model_card import write_card
 from .average import Average
-from .distributed import everyone, rank
+from .distributed import everyone, processes, rank
 from .precision import Precision
 from .progress import Progress
 
@@ -48,6 +50,23 @@ class TrainingState:
         self.progress = Progress(**state["counters"])
         _set_random_state(state["random"][rank()])
         return dict(last.info.scores)
+
+    def check_alike(self) -> None:
+        """Raises UserError where the processes of a training begin with other weights, or at another step."""
+        if processes() == 1:
+            return
+        digest = hashlib.sha256()
+        for name, tensor in self.task.state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        begin = everyone((self.progress.step, digest.hexdigest()[:12]))
+        if len(set(begin)) > 1:
+            raise UserError(
+                "the processes of this training",
+                found="they begin differently: " + ", ".join(f"step {n} with {w}" for n, w in begin),
+                rule="All begin at the same step with the same weights (here by their SHA-256)",
+                remedy="Give all machines the same files: those of the run, and what --pretrained names",
+            )
 
     @contextmanager
     def presented(self) -> Iterator[dict[str, Any]]:

@@ -47,7 +47,11 @@ class Signals:
 
 
 class StopSignal(Signals):
-    """Notes the first signal instead of dying in the middle of a step."""
+    """Notes a signal instead of dying in the middle of a step; asked by SIGINT twice, it does not wait.
+
+    SIGTERM may come more than once for one request: who stops a job may tell all of its processes, and those
+    that started others tell these again.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,7 +62,7 @@ class StopSignal(Signals):
         return self
 
     def _answer(self, number: int, _: FrameType | None) -> None:
-        if self.number:  # asked twice: do not wait for the step's end
+        if self.number and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.number = number
 

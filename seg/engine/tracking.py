@@ -1,14 +1,17 @@
 """The numbers of a run: JSON lines for programs, TensorBoard events for eyes."""
 
 import json
+from os import SEEK_END
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from torch.utils.tensorboard import SummaryWriter
 
 from ...data.atomic import write_text
 
 METRICS_FILE = "metrics.jsonl"
+# bytes that are read at once from the end of it
+_BLOCK = 1 << 15
 
 
 class Tracker:
@@ -40,10 +43,25 @@ class Untracked:
     def close(self) -> None: ...  # noqa: D102
 
 
-def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """All recorded lines of a run; a last line that a killed run left incomplete is passed over."""
-    lines = (run / METRICS_FILE).read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1]]
+def read_metrics(run: Path, last: int | None = None) -> list[dict[str, Any]]:
+    """All recorded lines of a run, or the last ones; one that a killed run left incomplete is left out."""
+    with (run / METRICS_FILE).open("rb") as file:
+        if last is not None:
+            _seek_lines(file, last + 1)
+        lines = file.read().decode("utf-8").split("\n")[:-1]
+    return [json.loads(line) for line in (lines if last is None else lines[-last:])]
+
+
+def _seek_lines(file: BinaryIO, lines: int) -> None:
+    """Goes to the beginning of a line that so many follow, or to the beginning of the file."""
+    place, seen = file.seek(0, SEEK_END), 0
+    while place and seen <= lines:
+        before, place = place, max(0, place - _BLOCK)
+        file.seek(place)
+        seen += file.read(before - place).count(b"\n")
+    file.seek(place)
+    if place:
+        file.readline()
 
 
 def _truncate(path: Path, resume_at: int) -> None:

@@ -115,17 +115,25 @@ def test_a_broken_one_is_told_with_its_package_and_hinders_no_other(
 
 
 def test_a_module_may_enter_itself_when_it_is_imported(things, offered, tmp_path, monkeypatch):
-    """As one does that uses our decorators; its entry point then leads to what it decorated."""
-    (tmp_path / "enters.py").write_text("import shared_table\nshared_table.table['two'] = 2.0\nTwo = object")
+    """As one does that uses our decorators; its entry points then lead to what it decorated."""
+    (tmp_path / "enters.py").write_text(
+        "import shared_table\nshared_table.table |= {'two': 2.0, 'three': 3.0}\nTwo = Three = object"
+    )
     (tmp_path / "enters_and_fails.py").write_text(
         "import shared_table\nshared_table.table['bad'] = 3.0\n1 / 0"
     )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(sys.modules, "shared_table", things)
-    offered(point("two", "enters:Two"), point("bad", "enters_and_fails:Bad", "others"))
+    offered(
+        point("two", "enters:Two"),
+        point("three", "enters:Three"),
+        point("bad", "enters_and_fails:Bad", "others"),
+    )
     assert things.find("two") == 2
-    assert things.package("two") == "theirs 1.2"
-    assert things.problem("two") is None
+    for name in ("two", "three"):
+        assert things.package(name) == "theirs 1.2"
+        assert things.problem(name) is None
+    assert things.find("three") == 3
     for _ in range(2):
         with pytest.raises(PluginError, match=r"others 1\.2 offers it"):
             things.find("bad")

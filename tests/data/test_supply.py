@@ -124,6 +124,10 @@ def test_workers_are_for_gpus(monkeypatch):
     assert default_workers(torch.device("cuda")) == 3
     monkeypatch.setattr("os.sched_getaffinity", lambda _: range(64))
     assert default_workers(torch.device("cuda")) == 8
+    assert default_workers(torch.device("cuda"), processes=4) == 8
+    assert default_workers(torch.device("cuda"), processes=16) == 2
+    assert default_workers(torch.device("cuda"), processes=64) == 1
+    assert default_workers(torch.device("cpu"), processes=4) == 0
 
 
 def test_a_sampler_can_be_sent(sampler):

@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from fewvox.data.errors import UserError
 from fewvox.seg import checkpoint, checkpoint_reading
+from fewvox.seg.engine import state
 from fewvox.seg.engine.loop import LoopConfig, TrainingError, train
 from fewvox.seg.engine.optimisers import OptimiserConfig
 from fewvox.seg.engine.progress import Progress
@@ -166,6 +168,30 @@ def test_a_second_signal_does_not_wait_for_the_end_of_the_step(tmp_path, run_toy
     with pytest.raises(KeyboardInterrupt):
         run_toy(tmp_path / "run", meanwhile={5: twice})
     assert checkpoint.load(tmp_path / "run").info.steps == 4
+
+
+def test_sigterm_may_come_to_a_process_more_than_once(tmp_path, run_toy):
+    """From a scheduler that tells all processes, and from torchrun, which passes on what it was told."""
+
+    def thrice():
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        run_toy(tmp_path / "run", meanwhile={5: thrice})
+    assert checkpoint.load(tmp_path / "run").info.steps == 6
+
+
+@pytest.mark.parametrize("other", [{"step": 1}, {"weights": "0" * 12}])
+def test_processes_that_begin_differently_do_not_train(tmp_path, run_toy, monkeypatch, other):
+    def everyone(own):
+        step, weights = own
+        return [own, (other.get("step", step), other.get("weights", weights))]
+
+    monkeypatch.setattr(state, "processes", lambda: 2)
+    monkeypatch.setattr(state, "everyone", everyone)
+    with pytest.raises(UserError, match=r"they begin differently: step 0 with \w{12}, step"):
+        run_toy(tmp_path / "run")
 
 
 def test_a_finished_run_is_left_as_it_is(tmp_path, run_toy):

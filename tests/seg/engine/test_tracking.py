@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from fewvox.seg.engine.tracking import METRICS_FILE, Tracker, read_metrics
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -61,3 +62,11 @@ def test_tensorboard_forgets_the_steps_of_a_run_that_died_before_its_first_check
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert [event.step for event in events.Scalars("loss")] == [0]
+
+
+@pytest.mark.parametrize("last", [1, 3, 2000, 5000])
+def test_the_last_lines_are_those_at_the_end_of_all(tmp_path, last):
+    lines = [json.dumps({"step": step, "name": "é" * (step % 90)}) + "\n" for step in range(3000)]
+    (tmp_path / METRICS_FILE).write_text("".join(lines) + '{"step": 30', encoding="utf-8")
+    assert read_metrics(tmp_path, last) == read_metrics(tmp_path)[-last:]
+    assert read_metrics(tmp_path, last)[-1]["step"] == 2999

@@ -10,9 +10,7 @@ from fewvox.ssl.method_checks import (
     CHECKS,
     SITUATIONS,
     check_falling,
-    fresh,
     short_training,
-    tiny_batch,
 )
 from fewvox.ssl.methods.registry import METHODS
 
@@ -36,16 +34,6 @@ def one_thread():
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_a_method_keeps_to_the_contract(name, check, situation):
     check(METHODS[name], SITUATIONS[situation])
-
-
-@pytest.mark.parametrize("name", sorted(METHODS))
-def test_a_method_that_embeds_says_so(name):
-    """By it the watch knows whether a low rank is a collapse."""
-    situation = next(iter(SITUATIONS.values()))
-    method = fresh(METHODS[name], situation).eval()
-    embedded = method.embed(tiny_batch(METHODS[name], situation, 0).views[0])
-    unit = bool(((embedded.norm(dim=1) - 1).abs() < 1e-3).all())
-    assert method.embeds == (unit or name == "vicreg")
 
 
 @pytest.mark.usefixtures("one_thread")
