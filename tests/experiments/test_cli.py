@@ -365,7 +365,7 @@ def test_a_comparison_that_is_not_there_is_told_with_those_there_are(typed, tmp_
     status, told = typed("compare", "missing.yaml")
     assert status == 1
     assert "missing.yaml: no such file" in told
-    assert "demo, hippocampus" in told
+    assert "demo, frozen_hippocampus" in told
     assert list(tmp_path.iterdir()) == []
 
 
