@@ -136,13 +136,13 @@ def train() -> Callable[..., list[PretextResult]]:
 
 
 @pytest.fixture
-def train_by_name(train) -> Callable[[str], list[PretextResult]]:
-    """The results of 20 steps of the method of that name with its defaults, on tiny batches."""
+def train_by_name(train) -> Callable[..., list[PretextResult]]:
+    """The results of some steps of the method of that name with its defaults, on tiny batches."""
 
-    def run(name: str) -> list[PretextResult]:
+    def run(name: str, steps=20) -> list[PretextResult]:
         situation, registered = SITUATIONS["anisotropic, one channel"], find_method(name)
         return train(
-            fresh(registered, situation).train(), lambda step: tiny_batch(registered, situation, step), 20,
+            fresh(registered, situation).train(), lambda step: tiny_batch(registered, situation, step), steps,
             lr=registered.method.adamw_lr or 3e-3
         )  # fmt: skip
 

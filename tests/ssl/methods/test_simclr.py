@@ -138,9 +138,9 @@ def test_embeddings_are_unit_vectors_of_single_precision(make_simclr, make_views
 
 
 def test_a_few_steps_find_the_pairs(train_by_name):
-    last = train_by_name("simclr")[-5:]
+    last = train_by_name("simclr", steps=40)[-5:]
     # four volumes at the corners of a tetrahedron, the best there is, lose 0.35
-    assert 0.34 < sum(float(result.loss) for result in last) / 5 < 0.65
+    assert 0.34 < sum(float(result.loss) for result in last) / 5 < 0.5
     assert all(result.logs["pairs_found"] == 1 for result in last)
 
 
