@@ -56,7 +56,7 @@ class Simclr(Method):
 
     source = "Chen et al. 2020, arXiv:2002.05709"
     embeds = True
-    # with 3e-3 the embeddings of hippocampi kept to fewer directions (docs/methods.md)
+    # with 3e-3 the embeddings of hippocampi vary along fewer directions (docs/methods.md)
     adamw_lr = 1e-3
 
     @staticmethod
