@@ -89,12 +89,23 @@ class PatchValidator:
         logits = self.network.eval()(batch.images.to(next(self.network.parameters()).device))
         counts = np.zeros((self.table.classes - 1, 2), int)
         for item, labels in zip(logits, batch.labels.numpy(), strict=True):
-            predicted = classes_of(item, self.table)
-            predicted[labels == IGNORED] = 0
-            for c in range(1, self.table.classes):
-                true, found = self.table.members(labels, c), self.table.members(predicted, c)
-                counts[c - 1] += np.count_nonzero(true & found), true.sum() + found.sum()
+            counts += shared_voxels(item, labels, self.table)
         return counts
+
+
+def shared_voxels(logits: Tensor, labels: np.ndarray, table: LabelTable) -> np.ndarray:
+    """Of each class (K, 2): voxels that labels and prediction share, and the sum of both, where annotated.
+
+    `logits` and `labels` are of a piece, (K, Z, Y, X) and (Z, Y, X), or both (K, Z, Y, X) where classes
+    overlap. Twice the first by the second is the Dice of what pieces have together.
+    """
+    predicted = classes_of(logits, table)
+    predicted[labels == IGNORED] = 0
+    counts = np.zeros((table.classes - 1, 2), int)
+    for c in range(1, table.classes):
+        true, found = table.members(labels, c), table.members(predicted, c)
+        counts[c - 1] = np.count_nonzero(true & found), np.count_nonzero(true) + np.count_nonzero(found)
+    return counts
 
 
 def classes_of(logits: Tensor, table: LabelTable) -> np.ndarray:

@@ -27,13 +27,13 @@ from ..data.splits import Split
 from ..data.store import Store
 from ..seg.checkpoint import Checkpoint
 from ..seg.contract import check_preprocessing
-from ..seg.metrics import dice
 from ..seg.networks.network import Network
 from ..seg.networks.registry import Architecture, build
-from ..seg.sliding_window import held, stitch
+from ..seg.sliding_window import held, swept
+from ..seg.sums import HostSums
 from ..seg.tiles import Tiles
 from ..seg.training import choose_device
-from ..seg.validation import classes_of
+from ..seg.validation import shared_voxels
 from .heads import chosen_blocks, feature_widths, read_features
 
 # parts of a network whose features are probed
@@ -168,7 +168,8 @@ def _scored(
 ) -> list[ProbeScores]:
     """Of each layer, over the annotated voxels."""
     table = plan.labels or LabelTable()
-    found = np.full((layers, len(test), table.classes - 1), np.nan)
+    # of each layer, case and class: voxels that labels and prediction share, and the sum of both
+    counts = np.zeros((layers, len(test), table.classes - 1, 2), int)
     device = next(frozen.network.parameters()).device
 
     def predict(windows: Tensor) -> Tensor:
@@ -176,14 +177,15 @@ def _scored(
 
     for n, case in enumerate(test):
         image, true = torch.from_numpy(store.image(case)[:]).float(), store.label(case)[:]
-        logits = stitch(predict, image, plan.training.patch)
-        for r, of_layer in enumerate(logits.chunk(layers)):
-            predicted = classes_of(of_layer, table)
-            predicted[true == IGNORED] = 0
-            for c in range(1, table.classes):
-                score = dice(table.members(predicted, c), table.members(true, c))
-                found[r, n, c - 1] = np.nan if score is None else score
-    return [_summary(of_layer, test) for of_layer in found]
+        z, y, x = image.shape[1:]
+        tiles = Tiles(shape=(z, y, x), patch=plan.training.patch)
+        # in ranges of slices: logits of all layers would be many times the volume
+        for part, logits in swept(predict, held(image, tiles), tiles, HostSums, slice(0, y), 1):
+            for r, of_layer in enumerate(logits.chunk(layers)):
+                counts[r, n] += shared_voxels(of_layer, true[..., part, :, :], table)
+    both, total = counts[..., 0], counts[..., 1]
+    dice = np.divide(2 * both, total, out=np.full(both.shape, np.nan), where=total > 0)
+    return [_summary(of_layer, test) for of_layer in dice]
 
 
 def _summary(dice_NC: np.ndarray, test: Sequence[str]) -> ProbeScores:
