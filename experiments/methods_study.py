@@ -95,6 +95,14 @@ def read_study(config: str, set: Sequence[str]) -> MethodsStudy:
     """A study by the path of its file, or the name of one of fewvox's own; overrides are as "data=DIR"."""
     own = STUDIES / f"{config}.yaml"
     path = own if own.is_file() else Path(config)
+    if not path.is_file():
+        names = sorted(file.stem for file in STUDIES.glob("*.yaml"))
+        raise UserError(
+            path,
+            found="no such file",
+            rule=f"A study is a YAML file, or one of those that come with fewvox: {', '.join(names)}",
+            remedy="Check the path",
+        )
     values = load_mapping(path)
     if isinstance(values.get("subjects"), str) and is_table(path.parent / values["subjects"]):
         values["subjects"] = str((path.parent / values["subjects"]).resolve())

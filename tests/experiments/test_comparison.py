@@ -218,7 +218,7 @@ def test_a_file_wins_over_a_name(write, monkeypatch, tmp_path):
 
 def test_an_unknown_name_is_answered_with_the_known_ones(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"hipocampus: no such file.*demo, frozen_hippocampus, frozen_nuclei, hippocampus"):
+    with pytest.raises(UserError, match=r"hipocampus: no such file.*frozen_nuclei, hippocampus"):
         read_config("hipocampus")
 
 

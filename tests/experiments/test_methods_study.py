@@ -109,6 +109,11 @@ def test_studies_of_our_own_are_read(name):
     assert (found.name, found.data, found.methods) == (name, "somewhere", None)
 
 
+def test_a_study_that_is_not_there_is_told_with_those_there_are():
+    with pytest.raises(UserError, match=r"nosuch: no such file\. .*: hippocampus, nuclei\. Check the path"):
+        read_study("nosuch", [])
+
+
 def test_an_unknown_method_is_told_before_anything_is_made(study, tmp_path):
     with pytest.raises(UserError, match="no such method"):
         methods_study.Study(replace(study, methods=("mea",)), tmp_path / "out")
