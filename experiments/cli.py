@@ -29,7 +29,7 @@ app = typer.Typer(
 _SIGNAL_EXIT = 128
 # by whether there is something to go on from
 _GO_ON = {
-    True: "continue with --resume (compare: the same line again)",
+    True: "continue with --resume (compare and studies: the same line again)",
     False: "run the same line again, with --resume where the run's folder has a config.yaml",
 }
 

@@ -118,22 +118,26 @@ class Cell:
         return f"{self.arm}, {what}, seed {self.seed}"
 
 
+def config_file(config: str | Path, folder: Path, kind: str) -> Path:
+    """A YAML file by its path, or the one of that name in a folder of ours; raises UserError for neither."""
+    file, own = Path(config), folder / f"{config}.yaml"
+    if file.is_file() or own.is_file():
+        return file if file.is_file() else own
+    known = sorted(path.stem for path in folder.glob("*.yaml"))
+    raise UserError(
+        config,
+        found="no such file",
+        rule=f"A {kind} is a YAML file, or one of those that come with fewvox: {', '.join(known)}",
+        remedy="Check the path",
+    )
+
+
 def read_config(config: str | Path, assignments: Sequence[str] = ()) -> ComparisonConfig:
     """A comparison from a YAML file, or the one of that name that comes with fewvox; all is checked.
 
     Relative paths in the file are relative to it, those in `assignments` to the working directory.
     """
-    file = Path(config)
-    if not file.is_file() and (CONFIGS / f"{config}.yaml").is_file():
-        file = CONFIGS / f"{config}.yaml"
-    elif not file.is_file():
-        known = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
-        raise UserError(
-            config,
-            found="no such file",
-            rule=f"A comparison is a YAML file, or one of those that come with fewvox: {', '.join(known)}",
-            remedy="Check the path",
-        )
+    file = config_file(config, CONFIGS, "comparison")
     values = override(_absolute(load_mapping(file), file.parent), list(assignments))
     chosen = parse(ComparisonConfig, _absolute(values, Path()), file)
     _check_config(chosen, file)

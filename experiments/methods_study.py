@@ -58,6 +58,7 @@ from ..ssl.probes import PARTS, WEIGHTS, Probed, probe_checkpoint
 from . import api
 from .bench.methods import stepper
 from .cli import answered
+from .comparison import config_file
 from .display import TrainingDisplay, console, meter
 from .paired_tests import bootstrap_interval
 from .results import Interval
@@ -93,16 +94,7 @@ class MethodsStudy:
 
 def read_study(config: str, set: Sequence[str]) -> MethodsStudy:
     """A study by the path of its file, or the name of one of fewvox's own; overrides are as "data=DIR"."""
-    own = STUDIES / f"{config}.yaml"
-    path = own if own.is_file() else Path(config)
-    if not path.is_file():
-        names = sorted(file.stem for file in STUDIES.glob("*.yaml"))
-        raise UserError(
-            path,
-            found="no such file",
-            rule=f"A study is a YAML file, or one of those that come with fewvox: {', '.join(names)}",
-            remedy="Check the path",
-        )
+    path = config_file(config, STUDIES, "study")
     values = load_mapping(path)
     if isinstance(values.get("subjects"), str) and is_table(path.parent / values["subjects"]):
         values["subjects"] = str((path.parent / values["subjects"]).resolve())
@@ -234,11 +226,13 @@ class Study:
         rows = [head, ("---",) * len(head)]
         for name in self.methods:
             run = self.out / "pretraining" / name
-            if not self._probes_of(name).is_file():
+            files = [self._probes_of(name)]
+            if files[0].is_file():
+                files.append(self._probes_of_random(load(run, "last").info))
+            if not all(file.is_file() for file in files):
                 state = "failed" if name in failed else "not done"
                 rows.append((name, "", state, *[""] * (len(head) - 3)))
                 continue
-            files = (self._probes_of(name), self._probes_of_random(load(run, "last").info))
             probes = [probed for file in files for probed in _probed(file)]
             collapse = read_collapse(run)
             cells = [cell for part in PARTS for cell in _cells(probes, part)]

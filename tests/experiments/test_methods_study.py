@@ -109,6 +109,22 @@ def test_studies_of_our_own_are_read(name):
     assert (found.name, found.data, found.methods) == (name, "somewhere", None)
 
 
+def test_a_method_without_the_probes_of_random_weights_is_not_done(finished, study, tmp_path, monkeypatch):
+    """It was stopped, or failed, between its own probes and those."""
+    out = tmp_path / "out"
+    shutil.copytree(finished[0], out)
+    (random,) = (out / "probes").glob("random-*.json")
+    random.unlink()
+
+    def fail(*_, **__):
+        raise UserError("random", found="it fails", rule="It works", remedy="Mend it")
+
+    monkeypatch.setattr(methods_study, "probe_checkpoint", fail)
+    with pytest.raises(UserError, match="mae, rotation failed"):
+        run_study(study, out)
+    assert (out / "methods.md").read_text().count("| failed |") == 2
+
+
 def test_a_study_that_is_not_there_is_told_with_those_there_are():
     with pytest.raises(UserError, match=r"nosuch: no such file\. .*: hippocampus, nuclei\. Check the path"):
         read_study("nosuch", [])
