@@ -10,6 +10,7 @@ features. It is no product: a network that is fine-tuned as a whole is better by
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from statistics import fmean
 from typing import Annotated
 
@@ -41,6 +42,8 @@ PARTS = ("encoder", "network")
 WEIGHTS = ("trained", "random")
 # the logit of a class that no labelled voxel has
 _NEVER = -1e4
+# of windows, half as much as predictions take: a third as many of them
+_OVERLAP = 0.25
 
 
 @settings
@@ -157,8 +160,14 @@ def probe(
             )
     config, table = config or ProbeConfig(), plan.labels or LabelTable()
     frozen = DenseProbe(network, architecture, table.outputs)
+
+    @lru_cache(maxsize=1)  # the parts of a network follow each other
+    def sampled(labelled: Sequence[str], seed: int) -> _Sample:
+        return _sampled(frozen, store, labelled, seed, plan, config)
+
     for fit in fits:
-        frozen.add(*_fitted(frozen, architecture, store, fit, plan, config))
+        sample = sampled(fit.labelled, fit.seed)
+        frozen.add(*_fitted(sample, frozen.columns(part_blocks(architecture, fit.part)), table, config))
     return _scored(frozen, store, test, plan, len(fits))
 
 
@@ -178,7 +187,7 @@ def _scored(
     for n, case in enumerate(test):
         image, true = torch.from_numpy(store.image(case)[:]).float(), store.label(case)[:]
         z, y, x = image.shape[1:]
-        tiles = Tiles(shape=(z, y, x), patch=plan.training.patch)
+        tiles = Tiles(shape=(z, y, x), patch=plan.training.patch, overlap=_OVERLAP)
         # in ranges of slices: logits of all layers would be many times the volume
         for part, logits in swept(predict, held(image, tiles), tiles, HostSums, slice(0, y), 1):
             for r, of_layer in enumerate(logits.chunk(layers)):
@@ -200,27 +209,36 @@ def _mean(values: np.ndarray) -> float:
     return float(np.nanmean(values))
 
 
+@dataclass(frozen=True)
+class _Sample:
+    """Features (N, F) above some voxels, what they are, and how many voxels each stands for."""
+
+    features_NF: np.ndarray
+    truths: np.ndarray
+    weights_N: np.ndarray
+
+
 @torch.inference_mode()
-def _fitted(
-    frozen: DenseProbe, architecture: Architecture, store: Store, fit: Fit, plan: Plan, config: ProbeConfig
-) -> tuple[Tensor, Tensor]:
-    """A layer, weights (K, F) and bias (K,) over all features above a voxel; 0 for those of other parts."""
+def _sampled(
+    frozen: DenseProbe, store: Store, labelled: Sequence[str], seed: int, plan: Plan, config: ProbeConfig
+) -> _Sample:
+    """What the layers of all parts are fitted on."""
     table = plan.labels or LabelTable()
     rows, truths, weights = [], [], []
-    for number, case in enumerate(fit.labelled):
-        rng = np.random.default_rng([fit.seed, 5, number])
+    for number, case in enumerate(labelled):
+        rng = np.random.default_rng([seed, 5, number])
         labels = store.label(case)[:]
         places, weight = _voxels(labels, table, config.voxels, rng)
         rows.append(_features_at(frozen, torch.from_numpy(store.image(case)[:]).float(), places, plan))
         truths.append(labels[(..., *places.T)].T)
         weights.append(weight)
-    read_F = frozen.columns(part_blocks(architecture, fit.part))
+    return _Sample(np.concatenate(rows), np.concatenate(truths), np.concatenate(weights))
+
+
+def _fitted(sample: _Sample, read_F: Tensor, table: LabelTable, config: ProbeConfig) -> tuple[Tensor, Tensor]:
+    """A layer, weights (K, F) and bias (K,) over all features above a voxel; 0 where it does not read."""
     weight_KF, bias_K = _regression(
-        np.concatenate(rows)[:, read_F.numpy()],
-        np.concatenate(truths),
-        np.concatenate(weights),
-        table,
-        config,
+        sample.features_NF[:, read_F.numpy()], sample.truths, sample.weights_N, table, config
     )
     whole_KF = torch.zeros(len(weight_KF), len(read_F))
     whole_KF[:, read_F] = torch.from_numpy(weight_KF).float()
@@ -249,7 +267,7 @@ def _voxels(
 def _features_at(frozen: DenseProbe, image: Tensor, places: np.ndarray, plan: Plan) -> np.ndarray:
     """Features (N, F) above some voxels of an image (C, Z, Y, X), from the window each is most central in."""
     z, y, x = image.shape[1:]
-    tiles = Tiles(shape=(z, y, x), patch=plan.training.patch)
+    tiles = Tiles(shape=(z, y, x), patch=plan.training.patch, overlap=_OVERLAP)
     slices_at, places = held(image, tiles), places + np.array(tiles.before)
     window = np.stack(
         [

@@ -80,10 +80,10 @@ def learn(
 
 @dataclass
 class _Seen:
-    """What a process has seen of a step: means over its batches, its cases, those of its first bad batch."""
+    """What a process has seen of a step: mean loss and all logs, its cases, those of its first bad batch."""
 
     loss: float = 0.0
-    logs: dict[str, float] = field(default_factory=dict)
+    logs: dict[str, list[float]] = field(default_factory=dict)
     cases: list[str] = field(default_factory=list)
     bad: list[str] = field(default_factory=list)
 
@@ -94,13 +94,13 @@ class _Seen:
         if not math.isfinite(self.loss):
             self.bad = self.bad or list(cases)
         for name, value in result.logs.items():
-            self.logs[name] = self.logs.get(name, 0.0) + float(value) / number
+            self.logs.setdefault(name, []).append(float(value))
 
 
 def _means(everywhere: Sequence[_Seen]) -> dict[str, float]:
-    """The mean of each log over the processes that have it."""
+    """The mean of each log over the batches, of all processes, that have it."""
     names = dict.fromkeys(name for each in everywhere for name in each.logs)
-    return {name: _mean([each.logs[name] for each in everywhere if name in each.logs]) for name in names}
+    return {name: _mean([found for each in everywhere for found in each.logs.get(name, ())]) for name in names}
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -14,18 +14,28 @@ from fewvox.seg import checkpoint
 
 STEPS = 40
 PATIENCE = 120.0
+# a method of each family, and what makes it small: views told apart, a teacher, voxels painted anew, parts of
+# a view put in order, masks
+FAMILIES = {
+    "triplet": {"hidden": 16},
+    "dino": {"hidden": 16, "prototypes": 16},
+    "mae": {},
+    "jigsaw": {"orders": 4},
+    "supervoxel": {"supervoxels": 8},
+}
 
 
-def start(store, out: Path, *more: str) -> subprocess.Popen:
+def start(method: str, store, out: Path, *more: str) -> subprocess.Popen:
     settings = {
         "steps": STEPS, "checkpoint_every": 5, "validate_every": 20, "width": 4, "batch": 2,
-        "patch": "[8,16,8]", "device": "cpu", "options.hidden": 16, "monitor_volumes": 2
+        "patch": "[8,16,8]", "device": "cpu", "monitor_volumes": 2,
+        **{f"options.{name}": value for name, value in FAMILIES[method].items()},
     }  # fmt: skip
     program = Path(sys.executable).with_name("fewvox")
     command = [
         str(program),
         "pretrain",
-        "triplet",
+        method,
         "--store",
         str(store.path),
         "--out",
@@ -62,15 +72,16 @@ def kill_after(process: subprocess.Popen, out: Path, steps: int) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_pretraining_ends_as_an_uninterrupted_one(tiny_store, tmp_path):
+@pytest.mark.parametrize("method", FAMILIES)
+def test_a_killed_pretraining_ends_as_an_uninterrupted_one(method, tiny_store, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    reference, process = start(tiny_store, whole), start(tiny_store, killed)
+    reference, process = start(method, tiny_store, whole), start(method, tiny_store, killed)
     try:
         kill_after(process, killed, 12)
         assert process.wait(PATIENCE) == -signal.SIGKILL
         assert 10 <= checkpoint.load(killed, "last").info.steps < STEPS
 
-        process = start(tiny_store, killed, "--resume")
+        process = start(method, tiny_store, killed, "--resume")
         finish(process, killed)
         finish(reference, whole)
     finally:
@@ -85,7 +96,7 @@ def test_a_killed_pretraining_ends_as_an_uninterrupted_one(tiny_store, tmp_path)
     assert all(torch.equal(found.tensors[name], expected.tensors[name]) for name in expected.tensors)
     states = [checkpoint.load_state(run) for run in (whole, killed)]
     heads = [state["task"] for state in states]
-    assert heads[0]
+    assert heads[0] or method == "mae"
     assert all(torch.equal(heads[0][name], heads[1][name]) for name in heads[0])
     assert str(states[0]) == str(states[1])
     assert (killed / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()

@@ -18,6 +18,7 @@ from fewvox.ssl.probes import (
     _features_at,
     _fitted,
     _regression,
+    _sampled,
     _voxels,
     part_blocks,
     probe,
@@ -91,6 +92,22 @@ def test_the_same_seed_gives_the_same_probe_whatever_stands_beside_it(tiny_store
     assert [score for fit in fits for score in scores(fit)] == pytest.approx(together, abs=1e-6)
 
 
+def test_the_network_sees_a_volume_once_for_all_parts(tiny_store, plan, network, monkeypatch):
+    seen: list[int] = []
+    features = DenseProbe.features
+    monkeypatch.setattr(
+        DenseProbe, "features", lambda self, images: (seen.append(len(images)), features(self, images))[1]
+    )
+
+    def windows(*parts: str) -> int:
+        seen.clear()
+        fits = [Fit(labelled=("c00",), part=part) for part in parts]
+        probe(network, architecture_for(plan), plan, tiny_store, fits, ["c08"], config=CONFIG)
+        return sum(seen)
+
+    assert windows(*PARTS) == windows("network") > 0
+
+
 def test_layers_are_linear_in_the_features_above_a_voxel(plan, network):
     frozen = DenseProbe(network, architecture_for(plan), 3)
     width = sum(frozen.widths.values())
@@ -114,9 +131,9 @@ def test_layers_are_linear_in_the_features_above_a_voxel(plan, network):
 def test_a_probe_of_the_encoder_reads_nothing_else(tiny_store, plan, network):
     """Its layer is 0 on all other features."""
     frozen, architecture = DenseProbe(network, architecture_for(plan), 3), architecture_for(plan)
-    fit = Fit(labelled=("c00",), part="encoder")
-    weight_KF, _ = _fitted(frozen, architecture, tiny_store, fit, plan, CONFIG)
     encoder_F = frozen.columns(part_blocks(architecture, "encoder"))
+    sample = _sampled(frozen, tiny_store, ["c00"], 0, plan, CONFIG)
+    weight_KF, _ = _fitted(sample, encoder_F, TABLE, CONFIG)
     assert 0 < int(encoder_F.sum()) < len(encoder_F)
     assert (weight_KF[:, encoder_F] != 0).all()
     assert (weight_KF[:, ~encoder_F] == 0).all()

@@ -13,6 +13,7 @@ from torch import nn
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
 one = runpy.run_path(str(SCRIPT))
+TRAININGS = (*one["FAMILIES"], "finetuned")
 
 
 def draws(name) -> bool:
@@ -48,7 +49,7 @@ def apart(found, expected) -> float:
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_the_mean_gradient_of_two_processes_is_that_of_their_mean_loss(two, name):
     """Along it the loss rises as steeply as the gradient says: what was gathered has come back rightly."""
-    (first, second), _ = two
+    first, second = (found["learned"] for found in two[0])
     assert apart(first[name]["gradients"], second[name]["gradients"]) == 0
     norm = float(nn.utils.get_total_norm(first[name]["gradients"].values()))
     assert first[name]["slope"] == pytest.approx(norm, rel=0.05)
@@ -59,7 +60,7 @@ def test_two_processes_learn_what_one_does_from_the_union_of_their_batches(two, 
     if draws(name):
         pytest.skip("it draws other numbers for two batches than for one")
     expected = one["learned"](METHODS[name])
-    found = two[0][0][name]
+    found = two[0][0]["learned"][name]
     assert float(found["loss"]) == pytest.approx(float(expected["loss"]), rel=1e-4)
     assert apart(found["gradients"], expected["gradients"]) < 1e-3
     assert found["held"].keys() == expected["held"].keys()
@@ -72,7 +73,7 @@ def test_triplets_are_compared_with_one_process():
     assert not draws("triplet")
 
 
-@pytest.mark.parametrize("kind", ["pretrained", "finetuned"])
+@pytest.mark.parametrize("kind", [name for name in TRAININGS if name not in METHODS or not draws(name)])
 def test_a_training_of_two_processes_is_one_of_one_with_a_batch_twice_as_large(two, alone, kind):
     (first, second), out = two
     expected, reference = alone
@@ -84,12 +85,29 @@ def test_a_training_of_two_processes_is_one_of_one_with_a_batch_twice_as_large(t
         assert found == pytest.approx(line, rel=1e-3, abs=1e-3)
 
 
-@pytest.mark.parametrize("kind", ["pretrained", "finetuned"])
+@pytest.mark.parametrize("kind", TRAININGS)
+def test_two_processes_continue_a_killed_training_bit_for_bit(two, kind):
+    (first, second), out = two
+    whole, continued = out / kind, one["killed"](out / kind)
+    assert first[continued.name] == second[continued.name] == first[kind]
+    assert first["told"][continued.name].count("step 4") == 1
+    assert "step 2" not in first["told"][continued.name]
+    weights, expected = (checkpoint.load(run, "last").tensors for run in (continued, whole))
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+    assert str(checkpoint.load_state(continued)) == str(checkpoint.load_state(whole))
+    assert read_metrics(continued) == read_metrics(whole)
+
+
+@pytest.mark.parametrize("kind", TRAININGS)
 def test_the_first_process_alone_writes_and_tells(two, alone, kind):
     (first, second), out = two
-    assert second["told"] == []
-    told = [line for line in first["told"] if not line.startswith("estimate")]
-    assert told == [line for line in alone[0]["told"] if not line.startswith("estimate")]
+    assert second["told"][kind] == []
+    told, expected = (
+        [line for line in found["told"][kind] if not line.startswith("estimate")]
+        for found in (first, alone[0])
+    )
+    assert told == expected
     files = [
         {path.relative_to(folder) for path in folder.rglob("*") if "events" not in path.name}
         for folder in (out / kind, alone[1] / kind)

@@ -1,6 +1,7 @@
 """What one of two processes that train together finds; `test_two_processes.py` says what it should be."""
 
 import copy
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -28,9 +29,20 @@ SHARED = {
     # AdamW makes whole steps of rounding errors where the gradient is 0
     "optimizer": OptimiserConfig(name="sgd", lr=0.01, momentum=0.9),
 }  # fmt: skip
-PRETRAIN = PretrainConfig(
-    method="triplet", options={"hidden": 16, "dimension": 8}, monitor_volumes=3, **SHARED
-)
+# a method of each family (test_kill_resume.py), and what makes it small
+FAMILIES = {
+    "triplet": {"hidden": 16, "dimension": 8},
+    "dino": {"hidden": 16, "prototypes": 16, "dimension": 8},
+    "mae": {},
+    "jigsaw": {"orders": 4},
+    "supervoxel": {"supervoxels": 8},
+}
+PRETRAIN = {
+    name: PretrainConfig(method=name, options=options, monitor_volumes=3, **SHARED)
+    for name, options in FAMILIES.items()
+}
+# at a higher rate rounding errors grow a hundredfold with every step
+PRETRAIN["dino"] = replace(PRETRAIN["dino"], optimizer=OptimiserConfig(name="sgd", lr=1e-3, momentum=0.9))
 FINETUNE = FinetuneConfig(early_stop=1, smoothing=0.0, **SHARED)
 
 
@@ -87,27 +99,49 @@ def _moved(method: Method, gradients: dict[str, Tensor], by: float) -> Method:
     return moved
 
 
+class Observer:
+    """Keeps what it is told, and the run's folder as a kill after the third step would leave it."""
+
+    def __init__(self, run: Path, told: list[str]) -> None:
+        self.run, self.told = run, told
+
+    def step(self, done, steps, loss):
+        self.told.append(f"step {done}")
+        if done == 3 and not killed(self.run).exists():
+            shutil.copytree(self.run, killed(self.run))
+
+    def validated(self, done, scores):
+        self.told.append(f"validated {done}")
+
+
+def killed(run: Path) -> Path:
+    """Where what a kill would leave of a run lies."""
+    return run.with_name(f"{run.name}-killed")
+
+
 def trainings(store: Path, out: Path, batch: int) -> dict[str, object]:
-    """Scores of a pretraining and a fine-tuning, and all that they told."""
-    opened, told = Store.open(store), []
+    """Scores of a pretraining of each family and of a fine-tuning, by name, and all that they told.
 
-    class Observer:
-        def step(self, done, steps, loss):
-            told.append(f"step {done}")
-
-        def validated(self, done, scores):
-            told.append(f"validated {done}")
-
-    shared = {"observer": Observer(), "announce": told.append}
-    pretrained = pretrain(opened, CASES, out / "pretrained", replace(PRETRAIN, batch=batch), **shared)
-    finetuned = finetune(opened, SPLIT, out / "finetuned", replace(FINETUNE, batch=batch), **shared)
-    return {"pretrained": pretrained.scores, "finetuned": finetuned.scores, "told": told}
+    Beside every run lies one that was left after three of four steps and continued.
+    """
+    opened, found = Store.open(store), {"told": {}}
+    for name in (*FAMILIES, "finetuned"):
+        for resume in (False, True):
+            run, told = out / name, []
+            shared = {"observer": Observer(run, told), "announce": told.append, "resume": resume}
+            if resume:
+                run = killed(run)
+            if name in FAMILIES:
+                scores = pretrain(opened, CASES, run, replace(PRETRAIN[name], batch=batch), **shared).scores
+            else:
+                scores = finetune(opened, SPLIT, run, replace(FINETUNE, batch=batch), **shared).scores
+            found[run.name], found["told"][run.name] = scores, told
+    return found
 
 
 if __name__ == "__main__":
     store, out = (Path(text) for text in sys.argv[2:])
     with process_group():
-        found = {name: learned(METHODS[name]) for name in METHODS}
+        steps = {name: learned(METHODS[name]) for name in METHODS}
     # each opens a group of its own
-    found |= trainings(store, out, 2)
-    torch.save(found, sys.argv[1])
+    torch.save({"learned": steps, **trainings(store, out, 2)}, sys.argv[1])

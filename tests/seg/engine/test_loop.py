@@ -468,6 +468,17 @@ def test_accumulated_batches_are_one_large_batch(tmp_path, run_toy, optimizer):
         assert [line[name] for line in lines[1]] == pytest.approx([line[name] for line in lines[0]], rel=1e-4)
 
 
+def test_a_number_that_some_batches_have_is_averaged_over_these(tmp_path, run_toy):
+    class Sometimes(ToyTask):
+        def forward(self, batch, step):
+            result = super().forward(batch, step)
+            odd = int(batch.cases[0].removeprefix("case")) % 2
+            return replace(result, logs={"odd": torch.tensor(7.0)} if odd else {})
+
+    run_toy(tmp_path / "run", replace(CONFIG, steps=3, accumulate=4), kind=Sometimes)
+    assert [line["odd"] for line in read_metrics(tmp_path / "run")] == [7.0] * 3
+
+
 def test_accumulated_batches_are_those_of_their_step_after_a_kill(tmp_path, run_toy):
     config = replace(CONFIG, accumulate=3, average=0.9)
     run_toy(tmp_path / "whole", config)
