@@ -176,7 +176,9 @@ def measures_table(embeddings: Embeddings) -> Table:
     chance = embeddings.measures.chance or 0.0
     of_volume = f"views whose nearest other is of the same volume (chance {chance:.1%})"
     row("retrieval", lambda e: e.measures.retrieval, ".1%", of_volume)
-    together = "1: views of a volume lie together, apart from others; 0 and below: they do not"
+    together = (
+        "of 5 volumes at a time; 1: views of one lie together, apart from others; 0 and below: they do not"
+    )
     row("silhouette", lambda e: e.silhouette, ".3f", together)
     return table
 

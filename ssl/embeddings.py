@@ -4,7 +4,9 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,6 +22,9 @@ from .method import ViewSpec
 from .monitors import EmbeddingMeasures, measure
 from .views import ViewConfig, ViewSampler, evenly
 
+# volumes of which a silhouette is told, and how many times they are drawn
+_TOGETHER, _DRAWS = 5, 100
+
 
 @dataclass(frozen=True, kw_only=True)
 class Embeddings:
@@ -27,8 +32,9 @@ class Embeddings:
 
     `explained` is the share of the variance that each of the two components holds. `silhouette` tells how far
     the views of a volume lie together and apart from others, from -1 to 1 (Rousseeuw 1987,
-    doi:10.1016/0377-0427(87)90125-7); None where no volume has two views, or there is one volume. `random`
-    are those of the same views by the same network with random weights, where they were asked for.
+    doi:10.1016/0377-0427(87)90125-7; of a few volumes at a time, see there); None where no volume has two
+    views, or there is one volume. `random` are those of the same views by the same network with random
+    weights, where they were asked for.
     """
 
     cases: tuple[str, ...]
@@ -97,12 +103,21 @@ def _described(values_ND: Tensor, owners: list[str]) -> Embeddings:
 
 
 def silhouette(values_ND: Tensor, volumes: Sequence[str]) -> float | None:
-    """Mean silhouette of the views, by volume; None where it has no meaning."""
-    if not 1 < len(set(volumes)) < len(volumes):
+    """Mean silhouette of the views, by volume, of a few volumes at a time; None where it has no meaning.
+
+    A view is compared with the nearest other volume, which is the nearer the more there are: whatever the
+    embedding, a silhouette of many volumes is lower. This one is of `_TOGETHER` of them, over `_DRAWS` draws.
+    """
+    names, owners = np.unique(volumes), np.asarray(volumes)
+    if not 1 < len(names) < len(owners):
         return None
     from sklearn.metrics import silhouette_score  # slow to import, needed here alone
 
-    return float(silhouette_score(values_ND.double().numpy(), list(volumes)))
+    values, rng, found = values_ND.double().numpy(), np.random.default_rng(0), []
+    for _ in range(_DRAWS if len(names) > _TOGETHER else 1):
+        drawn = np.isin(owners, rng.choice(names, min(_TOGETHER, len(names)), replace=False))
+        found.append(float(silhouette_score(values[drawn], owners[drawn])))
+    return fmean(found)
 
 
 def principal_components(values_ND: Tensor) -> tuple[Tensor, tuple[float, float]]:

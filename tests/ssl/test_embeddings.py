@@ -15,6 +15,7 @@ from fewvox.ssl.embeddings import embed, principal_components, silhouette
 from fewvox.ssl.heads import pool
 from fewvox.ssl.monitors import measure
 from fewvox.ssl.views import ViewSampler
+from sklearn.metrics import silhouette_score
 
 # both decoder levels, of 8 and 4 features: mean and deviation of each
 SIZE = 24
@@ -153,6 +154,17 @@ def test_a_silhouette_is_that_of_plain_loops():
         near, other = means.pop(own), min(means.values())
         found.append((other - near) / max(near, other))
     assert silhouette(values, owners) == pytest.approx(sum(found) / 7)
+
+
+def test_a_silhouette_does_not_fall_with_the_number_of_volumes():
+    """Clusters drawn alike: of 5 as told by their silhouettes, of 60 the nearest other one is nearer."""
+    rng = np.random.default_rng(0)
+    owners = [f"v{k:02}" for k in range(60) for _ in range(4)]
+    values = torch.from_numpy(rng.normal(size=(60, 1, 4)) + 0.5 * rng.normal(size=(60, 4, 4))).flatten(0, 1)
+    few = [silhouette(values[k : k + 20], owners[k : k + 20]) for k in range(0, 240, 20)]
+    assert silhouette(values, owners) == pytest.approx(np.mean(few), abs=0.05)
+    assert silhouette(values, owners) > silhouette_score(values.numpy(), owners) + 0.2
+    assert silhouette(values, owners) == silhouette(values, owners)
 
 
 @pytest.mark.parametrize("owners", [["a", "a", "a"], ["a", "b", "c"]])
