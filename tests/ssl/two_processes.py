@@ -124,18 +124,19 @@ def trainings(store: Path, out: Path, batch: int) -> dict[str, object]:
 
     Beside every run lies one that was left after three of four steps and continued.
     """
-    opened, found = Store.open(store), {"told": {}}
+    opened, told = Store.open(store), {}
+    found: dict[str, object] = {"told": told}
     for name in (*FAMILIES, "finetuned"):
         for resume in (False, True):
-            run, told = out / name, []
-            shared = {"observer": Observer(run, told), "announce": told.append, "resume": resume}
+            run, lines = out / name, []
+            shared = {"observer": Observer(run, lines), "announce": lines.append, "resume": resume}
             if resume:
                 run = killed(run)
             if name in FAMILIES:
                 scores = pretrain(opened, CASES, run, replace(PRETRAIN[name], batch=batch), **shared).scores
             else:
                 scores = finetune(opened, SPLIT, run, replace(FINETUNE, batch=batch), **shared).scores
-            found[run.name], found["told"][run.name] = scores, told
+            found[run.name], told[run.name] = scores, lines
     return found
 
 
