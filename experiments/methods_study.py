@@ -54,7 +54,7 @@ from ..ssl import pretrain as pretraining
 from ..ssl.collapse import read_collapse
 from ..ssl.methods.registry import METHODS, find_method
 from ..ssl.pretrain import PretrainConfig
-from ..ssl.probes import PARTS, WEIGHTS, Probed, probe_checkpoint
+from ..ssl.probes import PARTS, WEIGHTS, ProbeConfig, Probed, probe_checkpoint
 from . import api
 from .bench.methods import stepper
 from .cli import answered
@@ -88,6 +88,7 @@ class MethodsStudy:
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0, 1, 2)
     minutes: Annotated[float, Field(gt=0)]
     methods: tuple[str, ...] | None = None
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
     pretrain: dict[str, Any] = field(default_factory=dict)
     of_method: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -204,7 +205,9 @@ class Study:
             if file.is_file():
                 continue
             with meter(f"probing {weights} weights"):
-                found = probe_checkpoint(checkpoint, self.store, splits, weights=(weights,))
+                found = probe_checkpoint(
+                    checkpoint, self.store, splits, weights=(weights,), config=self.study.probe
+                )
             file.parent.mkdir(exist_ok=True)
             write_text(file, json.dumps(plain(found)))
 

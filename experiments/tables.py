@@ -10,7 +10,7 @@ from ..data.fingerprint import CaseFacts
 from ..data.scan import Scan
 from ..seg.evaluate import Evaluation
 from ..seg.object_metrics import ObjectScores
-from ..ssl.embeddings import Embeddings
+from ..ssl.embeddings import SILHOUETTE_OF, Embeddings
 from ..ssl.probes import Probed
 from .bench.figure import Figure
 from .method_list import MethodFacts
@@ -177,7 +177,8 @@ def measures_table(embeddings: Embeddings) -> Table:
     of_volume = f"views whose nearest other is of the same volume (chance {chance:.1%})"
     row("retrieval", lambda e: e.measures.retrieval, ".1%", of_volume)
     together = (
-        "of 5 volumes at a time; 1: views of one lie together, apart from others; 0 and below: they do not"
+        f"of at most {SILHOUETTE_OF} volumes at a time; 1: views of one lie together, apart from others; "
+        "0 and below: they do not"
     )
     row("silhouette", lambda e: e.silhouette, ".3f", together)
     return table

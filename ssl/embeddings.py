@@ -2,6 +2,7 @@
 
 # Shapes: N = views in all, D = embedding size.
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -22,8 +23,8 @@ from .method import ViewSpec
 from .monitors import EmbeddingMeasures, measure
 from .views import ViewConfig, ViewSampler, evenly
 
-# volumes of which a silhouette is told, and how many times they are drawn
-_TOGETHER, _DRAWS = 5, 100
+# how many volumes a silhouette is of, at most, and how many times they are drawn
+SILHOUETTE_OF, _DRAWS = 5, 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +33,9 @@ class Embeddings:
 
     `explained` is the share of the variance that each of the two components holds. `silhouette` tells how far
     the views of a volume lie together and apart from others, from -1 to 1 (Rousseeuw 1987,
-    doi:10.1016/0377-0427(87)90125-7; of a few volumes at a time, see there); None where no volume has two
-    views, or there is one volume. `random` are those of the same views by the same network with random
-    weights, where they were asked for.
+    doi:10.1016/0377-0427(87)90125-7; of five volumes at a time, see `silhouette`); None where it
+    has no meaning. `random` are those of the same views by the same network with random weights, where they
+    were asked for.
     """
 
     cases: tuple[str, ...]
@@ -103,19 +104,21 @@ def _described(values_ND: Tensor, owners: list[str]) -> Embeddings:
 
 
 def silhouette(values_ND: Tensor, volumes: Sequence[str]) -> float | None:
-    """Mean silhouette of the views, by volume, of a few volumes at a time; None where it has no meaning.
+    """Mean silhouette of the views, by volume, of five volumes at a time; None where it has no meaning.
 
-    A view is compared with the nearest other volume, which is the nearer the more there are: whatever the
-    embedding, a silhouette of many volumes is lower. This one is of `_TOGETHER` of them, over `_DRAWS` draws.
+    A view is compared with the nearest other volume, and of more volumes the nearest is nearer: so a
+    silhouette of many says less of the embedding. This one is the mean over 100 draws of five of those that
+    have two views or more.
     """
-    names, owners = np.unique(volumes), np.asarray(volumes)
-    if not 1 < len(names) < len(owners):
+    owners, views = np.asarray(volumes), Counter(volumes)
+    names = sorted(name for name, number in views.items() if number > 1)
+    if len(names) < 2:
         return None
     from sklearn.metrics import silhouette_score  # slow to import, needed here alone
 
     values, rng, found = values_ND.double().numpy(), np.random.default_rng(0), []
-    for _ in range(_DRAWS if len(names) > _TOGETHER else 1):
-        drawn = np.isin(owners, rng.choice(names, min(_TOGETHER, len(names)), replace=False))
+    for _ in range(_DRAWS if len(names) > SILHOUETTE_OF else 1):
+        drawn = np.isin(owners, rng.choice(names, min(SILHOUETTE_OF, len(names)), replace=False))
         found.append(float(silhouette_score(values[drawn], owners[drawn])))
     return fmean(found)
 

@@ -10,7 +10,7 @@ features. It is no product: a network that is fine-tuned as a whole is better by
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from itertools import groupby
 from statistics import fmean
 from typing import Annotated
 
@@ -42,8 +42,6 @@ PARTS = ("encoder", "network")
 WEIGHTS = ("trained", "random")
 # the logit of a class that no labelled voxel has
 _NEVER = -1e4
-# of windows, half as much as predictions take: a third as many of them
-_OVERLAP = 0.25
 
 
 @settings
@@ -51,12 +49,14 @@ class ProbeConfig:
     """How a probe is fitted: by logistic regression, on so many `voxels` of each class and labelled volume.
 
     Voxels are weighted so that they stand for all. `strength` is the inverse of the regularisation (C of
-    scikit-learn, on features of unit variance).
+    scikit-learn, on features of unit variance). `overlap` is that of the windows; predictions take 0.5, which
+    are up to three times as many windows.
     """
 
     voxels: Annotated[int, Field(ge=1)] = 1000
     strength: Annotated[float, Field(gt=0)] = 1.0
     iterations: Annotated[int, Field(ge=1)] = 200
+    overlap: Annotated[float, Field(ge=0, lt=1)] = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,14 +136,15 @@ def probe(
     *,
     config: ProbeConfig | None = None,
 ) -> list[ProbeScores]:
-    """Dice of probes on the `test` cases, one for each fit; the network sees a volume once for all of them.
+    """Dice of probes on the `test` cases, one for each fit; the network sees these once for all.
 
     Args:
         network: its weights are frozen; those of running means as well.
         architecture: of the network.
         plan: by which volumes are cut into windows, and which tells of the labels.
         store: the data, prepared by the same plan.
-        fits: what each layer is fitted on.
+        fits: what each layer is fitted on; of those that differ in the part alone, side by side, a labelled
+            case is seen once, too.
         test: cases that are scored; labelled in no fit.
         config: how they are fitted.
 
@@ -160,20 +161,18 @@ def probe(
             )
     config, table = config or ProbeConfig(), plan.labels or LabelTable()
     frozen = DenseProbe(network, architecture, table.outputs)
-
-    @lru_cache(maxsize=1)  # the parts of a network follow each other
-    def sampled(labelled: Sequence[str], seed: int) -> _Sample:
-        return _sampled(frozen, store, labelled, seed, plan, config)
-
-    for fit in fits:
-        sample = sampled(fit.labelled, fit.seed)
-        frozen.add(*_fitted(sample, frozen.columns(part_blocks(architecture, fit.part)), table, config))
-    return _scored(frozen, store, test, plan, len(fits))
+    for _, group in groupby(fits, key=lambda fit: (fit.labelled, fit.seed)):
+        # the same voxels, of which the layer of each part reads other features
+        same = list(group)
+        reads = [frozen.columns(part_blocks(architecture, fit.part)) for fit in same]
+        for layer in _fitted(frozen, store, same[0], reads, plan, config):
+            frozen.add(*layer)
+    return _scored(frozen, store, test, plan, len(fits), config)
 
 
 @torch.inference_mode()
 def _scored(
-    frozen: DenseProbe, store: Store, test: Sequence[str], plan: Plan, layers: int
+    frozen: DenseProbe, store: Store, test: Sequence[str], plan: Plan, layers: int, config: ProbeConfig
 ) -> list[ProbeScores]:
     """Of each layer, over the annotated voxels."""
     table = plan.labels or LabelTable()
@@ -187,7 +186,7 @@ def _scored(
     for n, case in enumerate(test):
         image, true = torch.from_numpy(store.image(case)[:]).float(), store.label(case)[:]
         z, y, x = image.shape[1:]
-        tiles = Tiles(shape=(z, y, x), patch=plan.training.patch, overlap=_OVERLAP)
+        tiles = Tiles(shape=(z, y, x), patch=plan.training.patch, overlap=config.overlap)
         # in ranges of slices: logits of all layers would be many times the volume
         for part, logits in swept(predict, held(image, tiles), tiles, HostSums, slice(0, y), 1):
             for r, of_layer in enumerate(logits.chunk(layers)):
@@ -209,40 +208,32 @@ def _mean(values: np.ndarray) -> float:
     return float(np.nanmean(values))
 
 
-@dataclass(frozen=True)
-class _Sample:
-    """Features (N, F) above some voxels, what they are, and how many voxels each stands for."""
-
-    features_NF: np.ndarray
-    truths: np.ndarray
-    weights_N: np.ndarray
-
-
 @torch.inference_mode()
-def _sampled(
-    frozen: DenseProbe, store: Store, labelled: Sequence[str], seed: int, plan: Plan, config: ProbeConfig
-) -> _Sample:
-    """What the layers of all parts are fitted on."""
+def _fitted(
+    frozen: DenseProbe, store: Store, fit: Fit, reads: Sequence[Tensor], plan: Plan, config: ProbeConfig
+) -> list[tuple[Tensor, Tensor]]:
+    """Layers on the same voxels: of each, weights (K, F) and bias (K,) over all features above a voxel.
+
+    `reads` (F,) of bool tell which features each layer reads; weights of others are 0.
+    """
     table = plan.labels or LabelTable()
     rows, truths, weights = [], [], []
-    for number, case in enumerate(labelled):
-        rng = np.random.default_rng([seed, 5, number])
+    for number, case in enumerate(fit.labelled):
+        rng = np.random.default_rng([fit.seed, 5, number])
         labels = store.label(case)[:]
         places, weight = _voxels(labels, table, config.voxels, rng)
-        rows.append(_features_at(frozen, torch.from_numpy(store.image(case)[:]).float(), places, plan))
+        image = torch.from_numpy(store.image(case)[:]).float()
+        rows.append(_features_at(frozen, image, places, plan, config))
         truths.append(labels[(..., *places.T)].T)
         weights.append(weight)
-    return _Sample(np.concatenate(rows), np.concatenate(truths), np.concatenate(weights))
-
-
-def _fitted(sample: _Sample, read_F: Tensor, table: LabelTable, config: ProbeConfig) -> tuple[Tensor, Tensor]:
-    """A layer, weights (K, F) and bias (K,) over all features above a voxel; 0 where it does not read."""
-    weight_KF, bias_K = _regression(
-        sample.features_NF[:, read_F.numpy()], sample.truths, sample.weights_N, table, config
-    )
-    whole_KF = torch.zeros(len(weight_KF), len(read_F))
-    whole_KF[:, read_F] = torch.from_numpy(weight_KF).float()
-    return whole_KF, torch.from_numpy(bias_K).float()
+    features_NF, truths, weights_N = (np.concatenate(parts) for parts in (rows, truths, weights))
+    layers = []
+    for read_F in reads:
+        weight_KF, bias_K = _regression(features_NF[:, read_F.numpy()], truths, weights_N, table, config)
+        whole_KF = torch.zeros(len(weight_KF), len(read_F))
+        whole_KF[:, read_F] = torch.from_numpy(weight_KF).float()
+        layers.append((whole_KF, torch.from_numpy(bias_K).float()))
+    return layers
 
 
 def _voxels(
@@ -264,10 +255,12 @@ def _voxels(
     return np.concatenate(places), np.concatenate(weights)
 
 
-def _features_at(frozen: DenseProbe, image: Tensor, places: np.ndarray, plan: Plan) -> np.ndarray:
+def _features_at(
+    frozen: DenseProbe, image: Tensor, places: np.ndarray, plan: Plan, config: ProbeConfig
+) -> np.ndarray:
     """Features (N, F) above some voxels of an image (C, Z, Y, X), from the window each is most central in."""
     z, y, x = image.shape[1:]
-    tiles = Tiles(shape=(z, y, x), patch=plan.training.patch, overlap=_OVERLAP)
+    tiles = Tiles(shape=(z, y, x), patch=plan.training.patch, overlap=config.overlap)
     slices_at, places = held(image, tiles), places + np.array(tiles.before)
     window = np.stack(
         [

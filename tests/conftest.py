@@ -10,6 +10,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from fewvox.data.fingerprint import CaseFacts
 from fewvox.data.formats import tiff
 from fewvox.data.intensities import Intensity
@@ -94,6 +95,29 @@ def nifti_folder() -> Callable[..., Path]:
         return folder
 
     return make
+
+
+def differences(found: Any, expected: Any, at: str = "") -> list[str]:
+    """Where two training states differ: tensors by every bit, all else by type and value."""
+    if type(found) is not type(expected):
+        return [at]
+    if isinstance(found, list | tuple):
+        found, expected = dict(enumerate(found)), dict(enumerate(expected))
+    if isinstance(found, dict):
+        if found.keys() != expected.keys():
+            return [at]
+        return [place for key in found for place in differences(found[key], expected[key], f"{at}/{key}")]
+    if isinstance(found, torch.Tensor):
+        same = found.dtype == expected.dtype and torch.equal(found, expected)
+    else:
+        same = found == expected
+    return [] if same else [at]
+
+
+@pytest.fixture(scope="session")
+def state_differences() -> Callable[..., list[str]]:
+    """`differences`, for tests of what is saved and read again."""
+    return differences
 
 
 @pytest.fixture(scope="session")

@@ -97,8 +97,9 @@ def train(
 ) -> dict[str, float]:
     """Trains to the last step, from the run's last checkpoint if it has one; returns the last scores.
 
-    What is recorded of a step is the mean over its batches. Where several processes train together, all call
-    this alike; the first one alone validates, writes and tells `observer`, and all return its scores.
+    What is recorded of a step are means over those of its batches that have the number. Where several
+    processes train together, all call this alike; the first one alone validates, writes and tells `observer`,
+    and all return its scores.
 
     Args:
         task: called with (batch, step), gives a StepResult; holds `network`. What it has beside (heads, a

@@ -31,10 +31,10 @@ class Batch(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Learned:
-    """What a step found in the batches of all processes: mean loss and logs, gradient norm, cases.
+    """What a step found in the batches of all processes: mean loss, gradient norm, cases, and logs.
 
-    `useful`: whether the weights have moved; where not, `cases` are those of the batches at fault, and
-    `overflow` tells that the loss scale was.
+    Each log is the mean over the batches that have it. `useful`: whether the weights have moved; where not,
+    `cases` are those of the batches at fault, and `overflow` tells that the loss scale was.
     """
 
     loss: float
@@ -100,7 +100,9 @@ class _Seen:
 def _means(everywhere: Sequence[_Seen]) -> dict[str, float]:
     """The mean of each log over the batches, of all processes, that have it."""
     names = dict.fromkeys(name for each in everywhere for name in each.logs)
-    return {name: _mean([found for each in everywhere for found in each.logs.get(name, ())]) for name in names}
+    return {
+        name: _mean([found for each in everywhere for found in each.logs.get(name, ())]) for name in names
+    }
 
 
 def _mean(values: Sequence[float]) -> float:

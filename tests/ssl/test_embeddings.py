@@ -161,14 +161,21 @@ def test_a_silhouette_does_not_fall_with_the_number_of_volumes():
     rng = np.random.default_rng(0)
     owners = [f"v{k:02}" for k in range(60) for _ in range(4)]
     values = torch.from_numpy(rng.normal(size=(60, 1, 4)) + 0.5 * rng.normal(size=(60, 4, 4))).flatten(0, 1)
-    few = [silhouette(values[k : k + 20], owners[k : k + 20]) for k in range(0, 240, 20)]
+    few = [silhouette_score(values[k : k + 20].numpy(), owners[k : k + 20]) for k in range(0, 240, 20)]
     found = silhouette(values, owners)
-    assert found == pytest.approx(sum(each or 0 for each in few) / len(few), abs=0.05)
+    assert found == pytest.approx(np.mean(few), abs=0.05)
     assert found == silhouette(values, owners)
     assert found is not None
     assert found > silhouette_score(values.numpy(), owners) + 0.2
 
 
-@pytest.mark.parametrize("owners", [["a", "a", "a"], ["a", "b", "c"]])
+def test_volumes_of_a_single_view_are_left_out_of_a_silhouette():
+    values = torch.randn(10, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    alone = silhouette(values[:4], ["a", "a", "b", "b"])
+    assert alone is not None
+    assert silhouette(values, ["a", "a", "b", "b", *"cdefgh"]) == alone
+
+
+@pytest.mark.parametrize("owners", [["a", "a", "a"], ["a", "b", "c"], ["a", "a", "b"]])
 def test_views_of_one_volume_or_one_view_of_each_have_no_silhouette(owners):
     assert silhouette(torch.eye(3), owners) is None

@@ -18,7 +18,6 @@ from fewvox.ssl.probes import (
     _features_at,
     _fitted,
     _regression,
-    _sampled,
     _voxels,
     part_blocks,
     probe,
@@ -132,8 +131,7 @@ def test_a_probe_of_the_encoder_reads_nothing_else(tiny_store, plan, network):
     """Its layer is 0 on all other features."""
     frozen, architecture = DenseProbe(network, architecture_for(plan), 3), architecture_for(plan)
     encoder_F = frozen.columns(part_blocks(architecture, "encoder"))
-    sample = _sampled(frozen, tiny_store, ["c00"], 0, plan, CONFIG)
-    weight_KF, _ = _fitted(sample, encoder_F, TABLE, CONFIG)
+    ((weight_KF, _),) = _fitted(frozen, tiny_store, Fit(labelled=("c00",)), [encoder_F], plan, CONFIG)
     assert 0 < int(encoder_F.sum()) < len(encoder_F)
     assert (weight_KF[:, encoder_F] != 0).all()
     assert (weight_KF[:, ~encoder_F] == 0).all()
@@ -153,7 +151,7 @@ def test_features_of_voxels_are_those_of_the_window_they_are_most_central_in(pla
     image = torch.randn(1, z, y, x + 4, generator=torch.Generator().manual_seed(0))
     places = np.array([[0, 0, 0], [1, 2, 3], [z - 1, y - 1, x + 3]])
     with torch.no_grad():
-        found = _features_at(frozen, image, places, plan)
+        found = _features_at(frozen, image, places, plan, CONFIG)
         left = frozen.features(image[None, ..., :x])[0][0].numpy()
         right = frozen.features(image[None, ..., 4:])[0][0].numpy()
     np.testing.assert_allclose(found[0, :width], left[:, 0, 0, 0], atol=1e-5)
@@ -164,7 +162,7 @@ def test_features_of_voxels_are_those_of_the_window_they_are_most_central_in(pla
 def test_a_volume_smaller_than_the_window_is_padded(plan, network):
     frozen = DenseProbe(network, architecture_for(plan), 2)
     with torch.no_grad():
-        found = _features_at(frozen, torch.ones(1, 3, 4, 5), np.array([[0, 0, 0], [2, 3, 4]]), plan)
+        found = _features_at(frozen, torch.ones(1, 3, 4, 5), np.array([[0, 0, 0], [2, 3, 4]]), plan, CONFIG)
     assert found.shape[0] == 2
     assert np.isfinite(found).all()
 

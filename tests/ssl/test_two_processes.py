@@ -13,7 +13,7 @@ from torch import nn
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
 one = runpy.run_path(str(SCRIPT))
-TRAININGS = (*one["FAMILIES"], "finetuned")
+TRAININGS = (*one["SMALL"], "finetuned")
 
 
 def draws(name) -> bool:
@@ -36,7 +36,7 @@ def two(in_two_processes, tiny_store, tmp_path_factory):
 def alone(tiny_store, tmp_path_factory):
     """The same trainings by one process, and the folder of their runs."""
     out = tmp_path_factory.mktemp("one")
-    return one["trainings"](tiny_store.path, out, 4), out
+    return one["trainings"](tiny_store.path, out, 4, continued=False), out
 
 
 def apart(found, expected) -> float:
@@ -44,6 +44,13 @@ def apart(found, expected) -> float:
     assert found.keys() == expected.keys()
     difference = nn.utils.get_total_norm([found[name] - expected[name] for name in expected])
     return float(difference / nn.utils.get_total_norm(expected.values()))
+
+
+def learned_by(run) -> dict[str, torch.Tensor]:
+    """All weights of a run's last checkpoint: of the network, and of what the task has beside it."""
+    last, state = checkpoint.load_training(run)
+    beside = {f"beside.{name}": value for name, value in state["task"].items() if value.is_floating_point()}
+    return last.tensors | beside
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
@@ -73,29 +80,31 @@ def test_triplets_are_compared_with_one_process():
     assert not draws("triplet")
 
 
-@pytest.mark.parametrize("kind", [name for name in TRAININGS if name not in METHODS or not draws(name)])
+@pytest.mark.parametrize("kind", TRAININGS)
 def test_a_training_of_two_processes_is_one_of_one_with_a_batch_twice_as_large(two, alone, kind):
     (first, second), out = two
     expected, reference = alone
     assert first[kind] == second[kind]
+    if kind in METHODS and draws(kind):
+        pytest.skip("it draws other numbers for two batches than for one")
     assert first[kind] == pytest.approx(expected[kind], rel=1e-3, abs=1e-3)
-    weights, told = (checkpoint.load(folder / kind, "last").tensors for folder in (out, reference))
-    assert apart(weights, told) < 1e-4
+    found, told = (learned_by(folder / kind) for folder in (out, reference))
+    # what the second half of the training has changed
+    way = apart(learned_by(one["killed"](reference / kind)), told)
+    assert apart(found, told) < 0.01 * way
     for found, line in zip(read_metrics(out / kind), read_metrics(reference / kind), strict=True):
         assert found == pytest.approx(line, rel=1e-3, abs=1e-3)
 
 
 @pytest.mark.parametrize("kind", TRAININGS)
-def test_two_processes_continue_a_killed_training_bit_for_bit(two, kind):
+def test_two_processes_continue_a_killed_training_bit_for_bit(two, kind, state_differences):
     (first, second), out = two
     whole, continued = out / kind, one["killed"](out / kind)
     assert first[continued.name] == second[continued.name] == first[kind]
     assert first["told"][continued.name].count("step 4") == 1
     assert "step 2" not in first["told"][continued.name]
-    weights, expected = (checkpoint.load(run, "last").tensors for run in (continued, whole))
-    assert weights.keys() == expected.keys()
-    assert all(torch.equal(weights[name], expected[name]) for name in expected)
-    assert str(checkpoint.load_state(continued)) == str(checkpoint.load_state(whole))
+    assert not state_differences(*(checkpoint.load(run, "last").tensors for run in (continued, whole)))
+    assert not state_differences(*(checkpoint.load_state(run) for run in (continued, whole)))
     assert read_metrics(continued) == read_metrics(whole)
 
 

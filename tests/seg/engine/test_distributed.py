@@ -58,8 +58,14 @@ def test_a_step_of_two_is_that_of_one_on_the_union(two, kind):
         unused = made["weights"]["unused.weight"]
         assert torch.equal(unused, expected["weights"]["unused.weight"])
     assert str(two[0][kind]) == str(two[1][kind])
-    firsts = two[0]["learned"]["logs"], [one["numbers"](k, 4).inputs[0, 0] for k in (0, 2)]
-    assert firsts[0] == {"first": pytest.approx(float(sum(firsts[1])) / 2)}
+    firsts = [one["numbers"](k, 4).inputs[0, 0] for k in (0, 2)]
+    assert two[0]["learned"]["logs"] == {"first": pytest.approx(float(sum(firsts)) / 2), "number": 0}
+
+
+def test_a_number_is_averaged_over_the_batches_that_have_it_in_whichever_process(two):
+    """Two batches of the first process, one of the second."""
+    for found in two:
+        assert found["accumulated"]["logs"]["number"] == pytest.approx((0 + 1 + 3) / 3)
 
 
 def test_a_batch_that_spoils_the_step_of_one_process_is_skipped_by_both(two):
