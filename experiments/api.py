@@ -403,6 +403,8 @@ def embed(
     *,
     volumes: int = 50,
     views: int = 8,
+    head: bool = False,
+    moment: float = 1.0,
     seed: int = 0,
     device: str = "auto",
 ) -> Embeddings:
@@ -414,6 +416,9 @@ def embed(
         out: the folder to make: embeddings.npz, embeddings.csv, measures.json, pca.png and pca_random.png.
         volumes: of more cases in the store, so many are taken evenly.
         views: augmented views of each volume.
+        head: embed by the head of the method that `model`, a run, was pretrained with, and not by pooled
+            features of the network.
+        moment: 0 for views as a pretraining begins with, nearly whole volumes; 1 for parts, as at its end.
         seed: decides the views and the random weights.
         device: "auto", "cpu" or "cuda".
     """
@@ -430,9 +435,12 @@ def embed(
                 seed=seed,
                 device=device,
                 beside_random=True,
+                head_of=Path(model) if head else None,
+                moment=moment,
                 progress=shown.update,
             )
-        write_embeddings(found, f"{checkpoint.info.method}, {checkpoint.info.steps} steps", partial)
+        by = f"head of {checkpoint.info.method}" if head else checkpoint.info.method
+        write_embeddings(found, f"{by}, {checkpoint.info.steps} steps", partial)
     return found
 
 

@@ -291,13 +291,20 @@ def embed(
     out: Annotated[Path, typer.Option(help="The folder to make.")],
     volumes: Annotated[int, typer.Option(min=2, help="At most so many volumes, taken evenly.")] = 50,
     views: Annotated[int, typer.Option(min=1, help="Augmented views of each.")] = 8,
+    head: Annotated[bool, typer.Option("--head", help="By the head of the run's pretext method.")] = False,
+    moment: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Views as early (0, whole) or late (1, parts) in a pretraining."),
+    ] = 1.0,
     seed: Annotated[int, typer.Option(min=0, help="Decides the views and the random weights.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Embed views of volumes: principal components, and measures beside those of random weights."""
     from . import api, tables
 
-    found = api.embed(model, store, out, volumes=volumes, views=views, seed=seed, device=device)
+    found = api.embed(
+        model, store, out, volumes=volumes, views=views, head=head, moment=moment, seed=seed, device=device
+    )
     console.print(tables.measures_table(found))
     console.print(f"picture: {escape(str((out / 'pca.png').resolve()))}", highlight=False, soft_wrap=True)
 

@@ -5,6 +5,8 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from statistics import fmean
 
 import numpy as np
@@ -16,11 +18,13 @@ from ..data.loader import step_seed
 from ..data.store import Store
 from ..seg.checkpoint import Checkpoint
 from ..seg.contract import check_preprocessing
+from ..seg.networks.network import Network
 from ..seg.networks.registry import build
 from ..seg.training import choose_device
 from .heads import pool
 from .method import ViewSpec
 from .monitors import EmbeddingMeasures, measure
+from .pretrain import trained_method
 from .views import ViewConfig, ViewSampler, evenly
 
 # how many volumes a silhouette is of, at most, and how many times they are drawn
@@ -57,38 +61,54 @@ def embed(
     seed: int = 0,
     device: str = "auto",
     beside_random: bool = False,
+    head_of: Path | None = None,
+    moment: float = 1.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Embeddings:
     """Pooled decoder features of `views` augmented views of each volume, and their principal components.
 
     The features are those of the network itself, without any head, so that every method, a supervised
-    network and an untrained one are embedded alike. Of more than `volumes` cases, so many are taken evenly.
+    network and an untrained one are embedded alike; with `head_of`, a run of `pretrain`, the embeddings are
+    those of its method's head. Of more than `volumes` cases, so many are taken evenly. Views are those of a
+    `moment` of a pretraining: nearly whole volumes at its beginning (0), parts at its end (1).
+
     `beside_random` embeds the same views by random weights, drawn by `seed`, too: volumes differ in grey
     values and contrast, and even such a network tells some of them apart.
 
-    Raises TransferError when the store is prepared otherwise than what the checkpoint was trained on.
+    Raises:
+        TransferError: the store is prepared otherwise than what the checkpoint was trained on.
+        UserError: `head_of` is no pretraining, or not on this store.
     """
     check_preprocessing(checkpoint, store.plan)
-    networks = [checkpoint.network(), *([build(checkpoint.info.architecture, seed)] if beside_random else [])]
+    if head_of is not None:
+        methods = trained_method(head_of, store, seed)
+        networks, embedders = list(methods), [method.embed for method in methods]
+    else:
+        networks = [checkpoint.network(), build(checkpoint.info.architecture, seed)]
+        embedders = [partial(_pooled, network) for network in networks]
     for network in networks:
         network.to(choose_device(device)).eval()
+    embedders = embedders if beside_random else embedders[:1]
     chosen = evenly(tuple(sorted(store.cases)) if cases is None else tuple(cases), volumes)
     patch = checkpoint.info.plan.training.patch
     sampler = ViewSampler(store, chosen, patch, 1, ViewSpec(global_views=1), ViewConfig(), seed, 1)
-    found: list[list[Tensor]] = [[] for _ in networks]
+    found: list[list[Tensor]] = [[] for _ in embedders]
     owners = []
     with torch.no_grad():
         for i, case in enumerate(chosen):
             for view in range(views):
-                image = sampler.views([case], step_seed(seed, i * views + view), 1.0).views[0]
-                for network, values in zip(networks, found, strict=True):
-                    features = network.decode(network.encode(image.to(next(network.parameters()).device)))
-                    values.append(pool(features).cpu())
+                image = sampler.views([case], step_seed(seed, i * views + view), moment).views[0]
+                for of_view, values in zip(embedders, found, strict=True):
+                    values.append(of_view(image.to(choose_device(device))).cpu())
                 owners.append(case)
             if progress is not None:
                 progress(i + 1, len(chosen))
     trained, *random = (_described(torch.cat(values), owners) for values in found)
     return replace(trained, random=random[0] if random else None)
+
+
+def _pooled(network: Network, image: Tensor) -> Tensor:
+    return pool(network.decode(network.encode(image)))
 
 
 def _described(values_ND: Tensor, owners: list[str]) -> Embeddings:

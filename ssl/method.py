@@ -53,7 +53,9 @@ class ViewSpec:
     def changes(self, augment: AugmentConfig) -> AugmentConfig:
         """What of an augmentation is left for these views."""
         spatial = None if self.upright else augment.spatial
-        return replace(augment, spatial=spatial, chain={} if self.plain else augment.chain)
+        # an operation that is not named would come back from the preset where the settings are read again
+        chain = dict.fromkeys(augment.chain) if self.plain else augment.chain
+        return replace(augment, spatial=spatial, chain=chain)
 
 
 @dataclass(frozen=True, kw_only=True)

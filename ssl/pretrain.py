@@ -14,14 +14,15 @@ from pydantic import Field
 
 from ..data.errors import UserError
 from ..data.plan import Plan
-from ..data.settings import checked, parse, plain, settings
+from ..data.settings import checked, parse, plain, read_yaml, settings
 from ..data.store import Store
 from ..seg import run
-from ..seg.checkpoint import CheckpointInfo, check_version
+from ..seg.checkpoint import CheckpointInfo, check_version, load
 from ..seg.engine.allocator import kept_memory
 from ..seg.engine.distributed import by_the_first, own_share, process_group
 from ..seg.engine.loop import Observer, TrainingError, train, whole
 from ..seg.engine.optimisers import resolved
+from ..seg.engine.state import load_task
 from ..seg.engine.stopping import stoppable
 from ..seg.guard import patches_of
 from ..seg.model_card import write_card
@@ -221,6 +222,32 @@ def assemble(registered: Registered, config: PretrainConfig, scope: Scope) -> Me
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         return registered.method(network, registered.method.heads(scope, options), options, scope)
+
+
+def trained_method(path: Path, store: Store, seed: int = 0) -> tuple[Method, Method]:
+    """The method of a run with its heads, as the last step left it, and with random weights drawn by `seed`.
+
+    Raises UserError where the run is none of `pretrain`, or the store lacks what it was trained on.
+    """
+    check_version(path)
+    info = load(path, "last").info
+    registered = find_method(info.method)
+    config = read_yaml(path / run.CONFIG, PretrainConfig)
+    ids = {case.content_hash: case.id for case in store.cases.values()}
+    missing = sum(volume not in ids for volume in info.trained_on)
+    if missing:
+        raise UserError(
+            store.path,
+            found=f"{missing} of the {len(info.trained_on)} volumes that {path} was trained on are not in it",
+            rule="A method is built for the volumes that it was trained on",
+            remedy="Give the store of the pretraining, as it was",
+        )
+    plan = planned(store.plan, config)
+    cases = [ids[volume] for volume in info.trained_on]
+    scope = scope_of(sampler_for(store, cases, plan, registered, config), plan, config)
+    trained = assemble(registered, config, scope)
+    load_task(trained, trained.exported_network(), path)
+    return trained, assemble(registered, replace(config, seed=seed), scope)
 
 
 def resolved_config(config: PretrainConfig, plan: Plan, registered: Registered) -> PretrainConfig:

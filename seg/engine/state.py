@@ -40,9 +40,7 @@ class TrainingState:
         """Takes up the run's last checkpoint, if there is one; gives what it scored."""
         if "last" not in checkpoint.read_index(run):
             return {}
-        last, state = checkpoint.load_training(run)
-        weights = {prefix(self.task, self.network) + name: tensor for name, tensor in last.tensors.items()}
-        self.task.load_state_dict({**weights, **state["task"]}, strict=True)
+        last, state = load_task(self.task, self.network, run)
         if self.average is not None:
             self.average.restore(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
@@ -104,6 +102,17 @@ class TrainingState:
         }
         checkpoint.save(run, self.network, info, state, score, keep_every)
         write_card(run, info)
+
+
+def load_task(task: nn.Module, network: nn.Module, run: Path) -> tuple[checkpoint.Checkpoint, dict[str, Any]]:
+    """Gives a task the weights of a run's last checkpoint, those of its network and what it has beside.
+
+    Gives the checkpoint and the whole training state.
+    """
+    last, state = checkpoint.load_training(run)
+    weights = {prefix(task, network) + name: tensor for name, tensor in last.tensors.items()}
+    task.load_state_dict({**weights, **state["task"]}, strict=True)
+    return last, state
 
 
 def prefix(task: nn.Module, network: nn.Module) -> str:

@@ -352,6 +352,22 @@ def test_embeddings_are_written_once(typed, pretrained, tiny_store, tmp_path):
     assert {p.name: p.stat().st_mtime_ns for p in (tmp_path / "seen").iterdir()} == files
 
 
+def test_a_head_embeds_where_there_is_the_run(typed, pretrained, tiny_store, tmp_path):
+    """`mae` has no embedding of its own: its pooled features are those of the network."""
+    place = ("--store", tiny_store.path, "--volumes", 4, "--views", 2, "--out")
+    for out, more in (("pooled", ()), ("head", ("--head",)), ("early", ("--moment", 0))):
+        assert typed("embed", "--model", pretrained, *place, tmp_path / out, *more)[0] == 0
+    pooled, head, early = (
+        np.load(tmp_path / out / "embeddings.npz")["values"] for out in ("pooled", "head", "early")
+    )
+    np.testing.assert_allclose(head, pooled, rtol=1e-5)
+    assert not np.isclose(early, pooled).all(axis=1).any()
+    weights = next((pretrained / "checkpoints").glob("*/weights.safetensors"))
+    status, told = typed("embed", "--model", weights, *place, tmp_path / "none", "--head")
+    assert (status, "config.yaml" in told) == (1, True)
+    assert not (tmp_path / "none").exists()
+
+
 def test_what_is_no_model_cannot_embed(typed, tiny_store, tmp_path):
     place = ("--store", tiny_store.path, "--out", tmp_path / "seen")
     status, told = typed("embed", "--model", tmp_path, *place)

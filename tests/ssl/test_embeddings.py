@@ -14,6 +14,7 @@ from fewvox.seg.transfer import TransferError
 from fewvox.ssl.embeddings import embed, principal_components, silhouette
 from fewvox.ssl.heads import pool
 from fewvox.ssl.monitors import measure
+from fewvox.ssl.pretrain import PretrainConfig, pretrain, trained_method
 from fewvox.ssl.views import ViewSampler
 from sklearn.metrics import silhouette_score
 
@@ -63,6 +64,49 @@ def test_embeddings_are_pooled_features_of_the_network_without_any_head(model, t
         expected = torch.cat([pool(network.decode(network.encode(image))) for image in shown])
     assert [image.shape for image in shown] == [(1, 1, 8, 16, 8)] * 4
     torch.testing.assert_close(found.values, expected)
+
+
+@pytest.fixture(scope="module")
+def run(tiny_store, tmp_path_factory):
+    """A short pretraining on seven volumes, of a method with a head."""
+    config = PretrainConfig(
+        method="triplet", options={"hidden": 16, "dimension": 8}, steps=3, patch=(8, 16, 8), width=4, batch=2,
+        device="cpu", workers=0, keep_memory=False, monitor_volumes=2
+    )  # fmt: skip
+    cases = [f"c{n:02}" for n in range(7)]
+    return pretrain(tiny_store, cases, tmp_path_factory.mktemp("head") / "run", config).path
+
+
+@pytest.mark.parametrize("moment", [0.0, 1.0])
+def test_a_method_embeds_by_its_head_what_a_moment_of_its_training_shows(
+    run, tiny_store, monkeypatch, moment
+):
+    shown, asked = [], []
+    views = ViewSampler.views
+
+    def note(self, cases, seed, progress):
+        made = views(self, cases, seed, progress)
+        shown.append(made.views[0])
+        asked.append(progress)
+        return made
+
+    monkeypatch.setattr(ViewSampler, "views", note)
+    found = embed(
+        checkpoint.load(run), tiny_store, ("c00", "c09"), views=2, device="cpu", beside_random=True,
+        head_of=run, moment=moment, seed=3
+    )  # fmt: skip
+    for embeddings, method in zip((found, found.random), trained_method(run, tiny_store, 3), strict=True):
+        assert embeddings is not None
+        assert embeddings.values.shape == (4, 8)
+        with torch.no_grad():
+            torch.testing.assert_close(embeddings.values, method.eval().embed(torch.cat(shown)))
+    assert asked == [moment] * 4
+
+
+def test_what_is_no_pretraining_has_no_head(model, tiny_store, tmp_path):
+    checkpoint.save(tmp_path, model.network(), replace(model.info, method="supervised"), {}, None)
+    with pytest.raises(UserError, match="supervised"):
+        embed(model, tiny_store, device="cpu", head_of=tmp_path)
 
 
 def test_embeddings_depend_on_the_seed_alone(model, tiny_store):

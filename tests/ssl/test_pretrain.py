@@ -15,7 +15,7 @@ from fewvox.data.errors import UserError
 from fewvox.data.plan import make_plan
 from fewvox.data.prepare import prepare
 from fewvox.data.scan import scan
-from fewvox.data.settings import load_mapping, parse, plain, read_yaml
+from fewvox.data.settings import load_mapping, parse, plain, read_yaml, write_yaml
 from fewvox.data.splits import Split
 from fewvox.data.store import Store
 from fewvox.seg import checkpoint
@@ -32,7 +32,15 @@ from fewvox.ssl.heads import feature_widths
 from fewvox.ssl.methods.registry import METHODS, Registered, find_method
 from fewvox.ssl.methods.triplet import TripletConfig
 from fewvox.ssl.monitors import EmbeddingMeasures
-from fewvox.ssl.pretrain import Monitor, PretrainConfig, assemble, pretrain, resolved_config, scope_of
+from fewvox.ssl.pretrain import (
+    Monitor,
+    PretrainConfig,
+    assemble,
+    pretrain,
+    resolved_config,
+    scope_of,
+    trained_method,
+)
 from fewvox.ssl.views import ViewConfig, ViewSampler
 
 CASES, HELD_OUT = ("c00", "c01", "c02", "c03"), ("c08", "c09")
@@ -107,6 +115,16 @@ def test_a_run_has_all_its_files(finished):
     assert set(made.scores) == {"spread", "effective_rank", "retrieval"}
     split = json.loads((made.path / "split.json").read_text())
     assert split == {"train": list(CASES), "validation": [], "test": list(HELD_OUT)}
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_a_resolved_configuration_is_read_again_as_it_was(tiny_store, tmp_path, method):
+    """Also where a method takes operations of the preset away."""
+    config = replace(CONFIG, method=method, options={})
+    resolved = resolved_config(config, planned(tiny_store.plan, config), find_method(method))
+    write_yaml(tmp_path / "config.yaml", resolved, "")
+    assert read_yaml(tmp_path / "config.yaml", PretrainConfig) == resolved
+    assert resolved_config(resolved, planned(tiny_store.plan, config), find_method(method)) == resolved
 
 
 def test_the_configuration_in_a_run_is_resolved_and_can_be_read_again(finished):
@@ -316,6 +334,26 @@ def test_a_head_is_kept_beside_the_weights_and_not_among_them(finished):
     assert not any("head" in name for name in checkpoint.load(finished[0].path).tensors)
     heads = checkpoint.load_state(finished[0].path)["task"]
     assert {tuple(tensor.shape) for tensor in heads.values()} >= {(16, 24), (8, 16)}
+
+
+@pytest.mark.parametrize("method", ["triplet", "dino", "mae"])
+def test_the_method_of_a_run_is_as_its_last_step_left_it(tiny_store, tmp_path, method):
+    """Its embeddings measure what those of the training did; of `dino` they are the student's."""
+    config = replace(CONFIG, method=method, options={})
+    made = pretrain(tiny_store, CASES, tmp_path / "run", config)
+    sampler, measured = sampler_of(tiny_store, find_method(method)), []
+    sampler.config = read_yaml(made.path / "config.yaml", PretrainConfig).views
+    for restored in trained_method(made.path, tiny_store, seed=5):
+        watch = CollapseWatch(made.path, None)
+        measured.append(Monitor(restored, sampler, config.monitor_volumes, watch)())
+    assert measured[0] == pytest.approx(made.scores, rel=1e-5)
+    assert measured[1] != pytest.approx(made.scores, rel=1e-2)
+
+
+def test_a_method_is_built_for_the_volumes_it_was_trained_on(tiny_store, finished):
+    other = altered(tiny_store, c01={"content_hash": "another"})
+    with pytest.raises(UserError, match="1 of the 4 volumes"):
+        trained_method(finished[0].path, other)
 
 
 def test_continuing_a_finished_run_gives_its_measures_again(tiny_store, finished):
