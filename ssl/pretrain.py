@@ -242,9 +242,8 @@ def trained_method(path: Path, store: Store, seed: int = 0) -> tuple[Method, Met
             rule="A method is built for the volumes that it was trained on",
             remedy="Give the store of the pretraining, as it was",
         )
-    plan = planned(store.plan, config)
     cases = [ids[volume] for volume in info.trained_on]
-    scope = scope_of(sampler_for(store, cases, plan, registered, config), plan, config)
+    scope = scope_of(sampler_for(store, cases, info.plan, registered, config), info.plan, config)
     trained = assemble(registered, config, scope)
     load_task(trained, trained.exported_network(), path)
     return trained, assemble(registered, replace(config, seed=seed), scope)
