@@ -36,7 +36,7 @@ help:
 	@echo "make bench-nnunet FEWVOX_DATASETS=FOLDER  accuracy beside nnU-Net's, in $(NNUNET) (four to five hours)"
 	@echo "make schedules FEWVOX_DATASETS=FOLDER  compares the schedules of fine-tuning on hippocampi (two hours)"
 	@echo "make networks FEWVOX_DATASETS=FOLDER   compares the networks on hippocampi (an hour)"
-	@echo "make methods FEWVOX_DATASETS=FOLDER    what every pretext method's features are worth (seven hours)"
+	@echo "make methods FEWVOX_DATASETS=FOLDER    what every pretext method's features are worth (six hours)"
 	@echo "make frozen FEWVOX_DATASETS=FOLDER     what frozen encoders are worth, random and pretrained (two hours)"
 	@echo "make pictures FEWVOX_DATASETS=FOLDER   draws those of docs/augmentation.md and docs/methods.md anew"
 	@echo "make clean   removes the environment and caches"
