@@ -105,4 +105,4 @@ def test_upright_views_are_not_turned_and_plain_ones_keep_their_grey_values():
     augment = preset("views")
     assert ViewSpec().changes(augment) == augment
     assert ViewSpec(upright=True).changes(augment) == replace(augment, spatial=None)
-    assert ViewSpec(plain=True).changes(augment) == replace(augment, chain={})
+    assert ViewSpec(plain=True).changes(augment) == replace(augment, chain=dict.fromkeys(augment.chain))
