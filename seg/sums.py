@@ -35,11 +35,8 @@ class HostSums:
     def __init__(self, tiles: Tiles, rows: Starts) -> None:
         self._weight, self._total = gaussian(tiles.patch).numpy(), np.empty(0)
         self._shape = _held_shape(tiles, rows)
-        self._starts = np.asarray(tiles.starts[0]), np.asarray(rows) - rows[0]
+        self._starts = np.asarray(tiles.starts[0]), np.asarray(rows) - rows[0], np.asarray(tiles.starts[2])
         self._threads = ThreadPoolExecutor(torch.get_num_threads())
-        self._beside = np.zeros((*tiles.patch[:2], tiles.padded[2]), np.float32)
-        for x in tiles.starts[2]:
-            self._beside[:, :, x : x + tiles.patch[2]] += self._weight
 
     def add(self, window: Tensor, z: int, y: int, x: int) -> None:
         """Adds a window (K, z, y, x) whose first voxel is here."""
@@ -52,8 +49,8 @@ class HostSums:
         """Means (K, z, Y, X) of slices that no further window touches."""
         _, height, width = self._shape
         out = np.empty((len(self._total), z.stop - z.start, height, width), np.float32)
-        sums, beside, starts = self._total, self._beside, self._starts
-        self._each(out.shape[1], lambda some: divide(some, sums, beside, *starts, z.start, out))
+        sums, weight, starts = self._total, self._weight, self._starts
+        self._each(out.shape[1], lambda some: divide(some, sums, weight, *starts, z.start, out))
         return torch.from_numpy(out)
 
     def _each(self, slices: int, work: Callable[[tuple[int, int]], None]) -> None:

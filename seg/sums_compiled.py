@@ -1,8 +1,8 @@
 """The passes over weighted sums of windows on the CPU: each voxel is read and written once."""
 
-# Shapes: total (K, D, Y, X), of which slice z stands at z % D; window (K, z, y, x); weight (z, y, x);
-# rows (z, y, X): the weights of all windows beside each other along x, summed. `some` are the slices, from
-# and to, of the window or of `out` that are worked on: threads take some each.
+# Shapes: total (K, D, Y, X), of which slice z stands at z % D; window (K, z, y, x); weight (z, y, x), that of
+# every window. `some` are the slices, from and to, of the window or of `out` that are worked on: threads take
+# some each.
 
 import numpy as np
 
@@ -37,30 +37,35 @@ def add(
 def divide(
     some: tuple[int, int],
     total: np.ndarray,
-    rows: np.ndarray,
+    weight: np.ndarray,
     starts_z: np.ndarray,
     starts_y: np.ndarray,
+    starts_x: np.ndarray,
     first: int,
     out: np.ndarray,
 ) -> None:
     """Fills `out` (K, z, Y, X) with the means of the slices from `first` on, and clears their sums.
 
-    `starts_z` and `starts_y` are those of all windows.
+    The starts are those of all windows.
     """
     classes, depth, height, width = total.shape
-    nz, ny, _ = rows.shape
-    weight = np.empty(width, np.float32)
+    nz, ny, nx = weight.shape
+    # of the windows that touch a row: those of one start along x, and all of them
+    beside, summed = np.empty(nx, np.float32), np.empty(width, np.float32)
     for k in range(some[0], some[1]):
         z = first + k
         for y in range(height):
-            weight[:] = 0
+            beside[:] = 0
             for start_z in starts_z:
                 if start_z <= z < start_z + nz:
                     for start_y in starts_y:
                         if start_y <= y < start_y + ny:
-                            weight += rows[z - start_z, y - start_y]
+                            beside += weight[z - start_z, y - start_y]
+            summed[:] = 0
+            for start_x in starts_x:
+                summed[start_x : start_x + nx] += beside
             for c in range(classes):
                 row, values = total[c, z % depth, y], out[c, k, y]
                 for i in range(width):
-                    values[i] = row[i] / weight[i]
+                    values[i] = row[i] / summed[i]
                     row[i] = 0
