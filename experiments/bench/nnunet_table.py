@@ -14,6 +14,7 @@ from rich.console import Console
 from ...data.errors import UserError
 from ...data.settings import read_json_mapping
 from ..cli import answered
+from ..paired_tests import paired_table, percentile_interval
 from ..results import Interval, Results, read_results
 from .nnunet_runs import TRAINERS
 
@@ -21,7 +22,8 @@ from .nnunet_runs import TRAINERS
 @dataclass(frozen=True, kw_only=True)
 class Arm:
     """An arm in one setting: mean Dice on the test cases, Dice on the development cases (nnU-Net's alone),
-    minutes of a training, and our Dice minus its Dice.
+    minutes of a training, and our Dice minus its Dice: with the interval of comparisons, and by percentiles
+    of the plain bootstrap over cases and seeds.
     """
 
     name: str
@@ -29,6 +31,7 @@ class Arm:
     development: float | None
     minutes: float | None
     ahead: Interval | None
+    drawn: Interval | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +59,16 @@ def settings_in(out: Path) -> list[Setting]:
 
 def table(settings: Sequence[Setting]) -> str:
     """A row for each arm in each setting, and below them the mean difference over the settings."""
-    head = ("setting", "arm", "Dice", "Dice in development", "fewvox minus it", "interval", "minutes")
+    head = (
+        "setting",
+        "arm",
+        "Dice",
+        "Dice in development",
+        "fewvox minus it",
+        "interval",
+        "percentiles",
+        "minutes",
+    )
     rows = [head, ("---",) * len(head), *(row for setting in settings for row in _rows(setting))]
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     differences = [d.mean for d in (setting.better.ahead for setting in settings) if d is not None]
@@ -95,12 +107,18 @@ def _arm(results: Results, out: Path, name: str, labels: int) -> Arm:
         development=fmean(read_json_mapping(file)["dice"] for file in files) if files else None,
         minutes=fmean(seconds) / 60 if seconds else None,
         ahead=_turned(differences[0]) if differences else None,
+        drawn=_drawn(results, name, labels) if differences else None,
     )
 
 
 def _turned(theirs: Interval) -> Interval:
     """Ours minus theirs, of theirs minus ours."""
     return Interval(mean=-theirs.mean, low=-theirs.high, high=-theirs.low)
+
+
+def _drawn(results: Results, name: str, labels: int) -> Interval:
+    """Ours minus theirs."""
+    return percentile_interval(paired_table(results.scores, results.baseline, name, labels))
 
 
 def _rows(setting: Setting) -> list[tuple[str, ...]]:
@@ -116,7 +134,7 @@ def _row(setting: str, arm: Arm, chosen: bool) -> tuple[str, ...]:
         f"{arm.dice:.3f}",
         _told(arm.development, ".3f"),
         "" if ahead is None else f"{ahead.mean:+.3f}",
-        "" if ahead is None else f"{ahead.low:+.3f} to {ahead.high:+.3f}",
+        *("" if found is None else f"{found.low:+.3f} to {found.high:+.3f}" for found in (ahead, arm.drawn)),
         _told(arm.minutes, ".1f"),
     )
 

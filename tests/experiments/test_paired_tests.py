@@ -2,10 +2,18 @@
 
 import math
 import random
+from itertools import product
 
 import numpy as np
 import pytest
-from fewvox.experiments.paired_tests import bootstrap_interval, case_means, compare_arms, summarise
+from fewvox.experiments.paired_tests import (
+    bootstrap_interval,
+    case_means,
+    compare_arms,
+    paired_table,
+    percentile_interval,
+    summarise,
+)
 from fewvox.experiments.results import RunRecord, Score
 
 NAN = math.nan
@@ -111,6 +119,29 @@ def test_the_same_seed_draws_the_same_interval():
     values = np.random.default_rng(0).normal(size=(3, 10))
     assert bootstrap_interval(values, seed=5) == bootstrap_interval(values, seed=5)
     assert bootstrap_interval(values, seed=5) != bootstrap_interval(values, seed=6)
+
+
+def test_percentiles_are_those_of_all_draws_of_seeds_and_cases():
+    """Two seeds and two cases can be drawn in 16 ways; the middle half of their means lies between these."""
+    values = np.array([[0.0, 1], [2, 7]])
+    draws = list(product([0, 1], repeat=2))
+    means = [values[np.ix_(seeds, cases)].mean() for seeds in draws for cases in draws]
+    found = percentile_interval(values, confidence=0.5)
+    assert found.mean == 2.5
+    assert (found.low, found.high) == (np.quantile(means, 0.25), np.quantile(means, 0.75))
+
+
+def test_a_paired_table_has_the_cells_that_both_arms_have():
+    scores = [*scores_of("a", [[0.5, 0.9], [0.75, None]]), *scores_of("b", [[0.25, 0.8], [0.25, 0.1]])]
+    found = paired_table(scores, "a", "b", 4)
+    np.testing.assert_allclose(found, [[0.25, 0.1], [0.5, NAN]])
+
+
+def test_percentiles_leave_missing_cells_out():
+    found = percentile_interval(np.array([[1.0, NAN], [NAN, 1.0]]))
+    assert (found.mean, found.low, found.high) == (1, 1, 1)
+    with pytest.raises(ValueError, match="none of the 6 cells"):
+        percentile_interval(np.full((2, 3), NAN))
 
 
 # --- intervals, on simulated data with a known effect

@@ -17,6 +17,7 @@ from fewvox.experiments.bench.nnunet_table import settings_in, table
 from fewvox.experiments.bench.nnunet_training import dataset_for, epochs_of, plans_for, train
 from fewvox.experiments.compare import Bench, run_comparison
 from fewvox.experiments.comparison import Arm, Cell, ComparisonConfig, cells, finetune_config, read_config
+from fewvox.experiments.paired_tests import paired_table, percentile_interval
 from fewvox.experiments.results import write_results
 from fewvox.seg.export.nnunet_plans import CONFIGURATION
 
@@ -139,7 +140,9 @@ def test_masks_lie_as_their_images_do_and_are_scored(finished, data):
 def test_the_table_tells_our_dice_minus_theirs(finished):
     told = table(settings_in(finished.path))
     difference = next(d for d in finished.results.differences if d.arm == "nnunet-sgd").dice
-    assert f"{-difference.mean:+.3f} | {-difference.high:+.3f} to {-difference.low:+.3f}" in told
+    drawn = percentile_interval(paired_table(finished.results.scores, "nnunet-sgd", "fewvox", 1))
+    intervals = [f"{-found.high:+.3f} to {-found.low:+.3f}" for found in (difference, drawn)]
+    assert f"{-difference.mean:+.3f} | {' | '.join(intervals)} |" in told
     assert told.endswith(f"minus the chosen nnU-Net: {-difference.mean:+.3f}.")
 
 
