@@ -125,6 +125,7 @@ schedules: $(INSTALLED)
 # taken up where it was left; see experiments/configs/networks.yaml
 networks: $(INSTALLED)
 	$(BIN)/fewvox compare networks --set data=$(FEWVOX_DATASETS)/hippocampus --out $(NETWORKS)
+	$(BIN)/python -m fewvox.experiments.bench.networks_table $(NETWORKS)
 
 # taken up where it was left; see experiments/configs/methods
 methods: $(INSTALLED)

@@ -8,8 +8,9 @@ with deep supervision, backward pass, clipping, optimiser) on a batch that is th
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
@@ -32,7 +33,7 @@ from ...seg.engine.rates import Rates, block_namer
 from ...seg.engine.state import TrainingState
 from ...seg.engine.step import learn
 from ...seg.finetune import FinetuneConfig, resolved_config
-from ...seg.networks.registry import architecture_for, build
+from ...seg.networks.registry import Architecture, architecture_for, build
 from ...seg.supervised import Supervised
 from ...seg.training import accelerated, estimate
 from .figure import Figure
@@ -64,10 +65,7 @@ def step_figures(runs: int, sizes: StepSizes | None = None) -> list[Figure]:
     """Seconds of a step and the peak of memory beside nnU-Net's, medians over processes."""
     sizes = sizes or StepSizes()
     tools = {"ours": our_steps, **({"theirs": nnunet_steps} if find_spec("nnunetv2") else {})}
-    found: dict[str, list[Taken]] = {tool: [] for tool in tools}
-    for _ in range(runs):
-        for tool, steps in tools.items():
-            found[tool].append(_apart(steps, sizes))
+    found = _in_turn({tool: partial(_apart, steps, sizes) for tool, steps in tools.items()}, runs)
     millions = parameters(sizes) / 1e6
     work = f"a step of the planned U-Net ({millions:.1f} M), batch {sizes.batch} of {sizes.patch}"
     return [
@@ -95,17 +93,36 @@ def _figure(work: str, found: dict[str, list[float]], unit: Literal["s", "peak b
     )
 
 
-def _apart(steps: Callable[[StepSizes], Taken], sizes: StepSizes) -> Taken:
+def seconds_of_networks(networks: Mapping[str, tuple[Architecture, Plan]], runs: int) -> dict[str, float]:
+    """Seconds of a step of each network with its plan's patch and batch, medians over processes."""
+    found = _in_turn({name: partial(_apart, steps_of, *what) for name, what in networks.items()}, runs)
+    return {name: statistics.median(t.seconds for t in taken) for name, taken in found.items()}
+
+
+def _in_turn(measured: Mapping[str, Callable[[], Taken]], runs: int) -> dict[str, list[Taken]]:
+    found: dict[str, list[Taken]] = {name: [] for name in measured}
+    for _ in range(runs):
+        for name, measure in measured.items():
+            found[name].append(measure())
+    return found
+
+
+def _apart(steps: Callable[..., Taken], *what: object) -> Taken:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        return process.submit(steps, sizes).result()
+        return process.submit(steps, *what).result()
 
 
 def our_steps(sizes: StepSizes) -> Taken:
-    """Steps of a fine-tuning with its defaults."""
+    """Steps of a fine-tuning of the U-Net."""
     plan = _plan(sizes)
+    return steps_of(architecture_for(plan), plan, sizes.steps)
+
+
+def steps_of(architecture: Architecture, plan: Plan, steps: int = 5) -> Taken:
+    """Steps of a fine-tuning with its defaults."""
     config = resolved_config(FinetuneConfig(steps=1000, device="cpu"), plan, 1)
-    network = build(architecture_for(plan), 0)
-    heads = Heads(network, 1, plan.training.patch, 0)
+    network = build(architecture, 0)
+    heads = Heads(network, architecture.in_channels, plan.training.patch, 0)
     task = accelerated(Supervised(network, loss=config.loss, heads=heads), network, config)
     optimiser = build_optimiser(task, config.optimizer, block_namer(task, network))
     state = TrainingState(
@@ -117,8 +134,8 @@ def our_steps(sizes: StepSizes) -> Taken:
         progress=Progress(),
     )
     rates = Rates(optimiser, network, config.schedule, whole(config.steps))
-    images, labels = batch_of(sizes)
-    batch = PatchBatch(images=images, labels=labels[:, 0], cases=("a",) * sizes.batch)
+    images, labels = batch_of(plan)
+    batch = PatchBatch(images=images, labels=labels[:, 0], cases=("a",) * len(images))
     needs = estimate(task, network, batch, config)
 
     def step(number: int) -> None:
@@ -127,13 +144,14 @@ def our_steps(sizes: StepSizes) -> Taken:
         learn(state, [batch], number, 1, config.clip_norm)
 
     with kept_memory(needs.keep_memory):
-        return _taken(step, sizes.steps)
+        return _taken(step, steps)
 
 
 def nnunet_steps(sizes: StepSizes) -> Taken:
     """Steps of nnU-Net's trainer on the CPU."""
+    plan = _plan(sizes)
     with tempfile.TemporaryDirectory() as folder:
-        return _taken(nnunet_step(Path(folder), _plan(sizes), *batch_of(sizes)), sizes.steps)
+        return _taken(nnunet_step(Path(folder), plan, *batch_of(plan)), sizes.steps)
 
 
 def parameters(sizes: StepSizes) -> int:
@@ -143,11 +161,11 @@ def parameters(sizes: StepSizes) -> int:
     return sum(p.numel() for p in network.parameters())
 
 
-def batch_of(sizes: StepSizes) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images (B, 1, Z, Y, X) of noise, and labels of 0 and 1 that follow it."""
-    shape = (sizes.batch, 1, *sizes.patch)
+def batch_of(plan: Plan) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images (B, C, Z, Y, X) of noise, and labels (B, 1, Z, Y, X) of 0 and 1 by the first channel."""
+    shape = (plan.training.batch, len(plan.preprocessing.channels), *plan.training.patch)
     images = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    return images, (images > 1).long()
+    return images, (images[:, :1] > 1).long()
 
 
 def _plan(sizes: StepSizes) -> Plan:
