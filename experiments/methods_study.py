@@ -60,8 +60,8 @@ from .bench.methods import stepper
 from .cli import answered
 from .comparison import config_file
 from .display import TrainingDisplay, console, meter
+from .markdown import in_brackets, markdown_table
 from .paired_tests import bootstrap_interval
-from .results import Interval
 
 STUDIES = Path(__file__).parent / "configs" / "methods"
 # steps by which the time of one is measured, after one to warm up
@@ -226,7 +226,7 @@ class Study:
             "state",
             *(f"{part}: {what}" for part in PARTS for what in ("Dice", "minus random")),
         )
-        rows = [head, ("---",) * len(head)]
+        rows = []
         for name in self.methods:
             run = self.out / "pretraining" / name
             files = [self._probes_of(name)]
@@ -240,7 +240,7 @@ class Study:
             collapse = read_collapse(run)
             cells = [cell for part in PARTS for cell in _cells(probes, part)]
             rows.append((name, f"{self.steps(name):,}", collapse.kind if collapse else "sound", *cells))
-        return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
+        return markdown_table(head, rows) + "\n"
 
     def _seconds_per_step(self, name: str) -> float:
         """Of a training as the loop makes it, with its views; without looks at embeddings and checkpoints."""
@@ -288,11 +288,7 @@ def _cells(probes: Sequence[Probed], part: str) -> tuple[str, str]:
         np.array([[of_seed.get(case, np.nan) for case in cases] for of_seed in scores[weights]])
         for weights in WEIGHTS
     )
-    return f"{np.nanmean(trained):.3f}", _told(bootstrap_interval(trained - random))
-
-
-def _told(interval: Interval) -> str:
-    return f"{interval.mean:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
+    return f"{np.nanmean(trained):.3f}", in_brackets(bootstrap_interval(trained - random), "+")
 
 
 def main(

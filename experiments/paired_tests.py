@@ -82,18 +82,18 @@ def bootstrap_interval(
 def percentile_interval(
     values: np.ndarray, *, confidence: float = 0.95, samples: int = 10_000, seed: int = 0
 ) -> Interval:
-    """The same by the plain bootstrap of Owen 2007: seeds and cases are drawn together, and the interval is
-    between percentiles of the means.
+    """Mean of a table (seeds x cases, NaN where missing) and its interval by the percentile bootstrap: seeds
+    and cases are drawn together, and the interval lies between percentiles of the means (Owen 2007).
 
-    For a comparison with figures that others made so. Of few seeds it promises too much: see
-    `bootstrap_interval`, whose arguments and errors these are.
+    The usual one, for those who ask for it. Of few seeds it promises too much, which `bootstrap_interval`
+    tells in figures; arguments and errors are those there.
     """
     sums, defined = _checked(values, confidence)
     rng = np.random.default_rng(seed)
     # how often each seed and each case is drawn, for all samples at once
-    seeds, cases = (rng.multinomial(n, np.full(n, 1 / n), size=samples) for n in values.shape)
-    totals, counts = (((seeds @ table) * cases).sum(1) for table in (sums, defined))
-    # few cells of many missing: a sample may hold none of them
+    rows, columns = (rng.multinomial(n, np.full(n, 1 / n), size=samples) for n in values.shape)
+    totals, counts = (((rows @ table) * columns).sum(1) for table in (sums, defined))
+    # where many cells are missing a sample may hold none that is defined
     means = totals[counts > 0] / counts[counts > 0]
     tail = (1 - confidence) / 2
     low, high = np.quantile(means, (tail, 1 - tail))
@@ -127,7 +127,9 @@ def _half_width(
 
 
 def paired_table(scores: Sequence[Score], arm: str, baseline: str, labels: int) -> np.ndarray:
-    """Dice of an arm minus the baseline's (seeds x cases, NaN where either has none)."""
+    """Dice of an arm minus the baseline's (seeds x cases, NaN where either has none), of all seeds: those in
+    which a pretraining collapsed, too.
+    """
     return _table(_paired(case_means(scores, arm, labels), case_means(scores, baseline, labels)))
 
 

@@ -182,7 +182,7 @@ def finetune(
     device = choose_device(config.device)
     network.to(device)
     keeper = Keeper(network, _transferred(report), config.keep) if report and config.keep.used else None
-    task = _task(network, info.architecture.in_channels, plan, keeper, config)
+    task = task_of(network, info.architecture.in_channels, plan, keeper, config)
     sampler = PatchSampler(
         store, split.train, plan.training.patch, plan.training.batch, config.patches, config.seed, own_share()
     )
@@ -283,10 +283,10 @@ def _info(
     )
 
 
-def _task(
+def task_of(
     network: Network, channels: int, plan: Plan, keeper: Keeper | None, config: FinetuneConfig
 ) -> nn.Module:
-    """What is trained, on the device of the network."""
+    """What a resolved configuration trains, on the device of the network."""
     heads = None
     if config.deep_supervision:
         device = next(network.parameters()).device

@@ -65,10 +65,10 @@ class Need:
 
     def of(self, rows: slice) -> int:
         """Bytes in memory while a region, these rows of the volume, is predicted."""
-        (depth, high, _), width = self.tiles.patch, self.tiles.padded[2]
+        depth, width = self.tiles.patch[0], self.tiles.padded[2]
         plane = self._height(rows) * width * _FLOAT
         kept = (self.channels + self.classes) * depth * plane
-        weights = (math.prod(self.tiles.patch) + depth * high * width) * _FLOAT
+        weights = math.prod(self.tiles.patch) * _FLOAT
         # means, probabilities, and what resampling makes of them
         slab = next(thin(slice(0, self.shape[0]), (1, *self.shape)))
         passed_on = 4 * self.classes * (slab.stop * (rows.stop - rows.start) * self.shape[2] * _FLOAT + plane)

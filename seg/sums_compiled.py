@@ -50,22 +50,22 @@ def divide(
     """
     classes, depth, height, width = total.shape
     nz, ny, nx = weight.shape
-    # of the windows that touch a row: those of one start along x, and all of them
-    beside, summed = np.empty(nx, np.float32), np.empty(width, np.float32)
+    # weights summed over the windows that touch a row: those at one start along x, and all
+    at_one, at_all = np.empty(nx, np.float32), np.empty(width, np.float32)
     for k in range(some[0], some[1]):
         z = first + k
         for y in range(height):
-            beside[:] = 0
+            at_one[:] = 0
             for start_z in starts_z:
                 if start_z <= z < start_z + nz:
                     for start_y in starts_y:
                         if start_y <= y < start_y + ny:
-                            beside += weight[z - start_z, y - start_y]
-            summed[:] = 0
+                            at_one += weight[z - start_z, y - start_y]
+            at_all[:] = 0
             for start_x in starts_x:
-                summed[start_x : start_x + nx] += beside
+                at_all[start_x : start_x + nx] += at_one
             for c in range(classes):
                 row, values = total[c, z % depth, y], out[c, k, y]
                 for i in range(width):
-                    values[i] = row[i] / summed[i]
+                    values[i] = row[i] / at_all[i]
                     row[i] = 0

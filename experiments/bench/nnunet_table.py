@@ -14,24 +14,26 @@ from rich.console import Console
 from ...data.errors import UserError
 from ...data.settings import read_json_mapping
 from ..cli import answered
-from ..paired_tests import paired_table, percentile_interval
+from ..markdown import in_brackets, markdown_table
+from ..paired_tests import case_means, paired_table, percentile_interval
 from ..results import Interval, Results, read_results
 from .nnunet_runs import TRAINERS
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """An arm in one setting: mean Dice on the test cases, Dice on the development cases (nnU-Net's alone),
-    minutes of a training, and our Dice minus its Dice: with the interval of comparisons, and by percentiles
-    of the plain bootstrap over cases and seeds.
+    """An arm in one setting: mean Dice on the test cases, over all and of each seed, Dice on the development
+    cases (nnU-Net's alone), minutes of a training, and our Dice minus its Dice: with the interval of
+    comparisons, and with that of the percentile bootstrap.
     """
 
     name: str
-    dice: float
+    dice: Interval
+    of_seeds: tuple[float, ...]
     development: float | None
     minutes: float | None
     ahead: Interval | None
-    drawn: Interval | None
+    ahead_by_percentiles: Interval | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,17 +65,16 @@ def table(settings: Sequence[Setting]) -> str:
         "setting",
         "arm",
         "Dice",
+        "of each seed",
         "Dice in development",
         "fewvox minus it",
-        "interval",
-        "percentiles",
+        "by percentiles",
         "minutes",
     )
-    rows = [head, ("---",) * len(head), *(row for setting in settings for row in _rows(setting))]
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    told = markdown_table(head, [row for setting in settings for row in _rows(setting)])
     differences = [d.mean for d in (setting.better.ahead for setting in settings) if d is not None]
     pooled = f"Mean over {len(differences)} settings of fewvox minus the chosen nnU-Net: "
-    return "\n".join([*lines, "", pooled + f"{fmean(differences):+.3f}."])
+    return f"{told}\n\n{pooled}{fmean(differences):+.3f}."
 
 
 def _setting(results: Results, out: Path, labels: int) -> Setting:
@@ -100,14 +101,16 @@ def _arm(results: Results, out: Path, name: str, labels: int) -> Arm:
     (summary,) = (s for s in results.summaries if (s.arm, s.labels) == (name, labels))
     differences = [d.dice for d in results.differences if (d.arm, d.labels) == (name, labels)]
     seconds = [r.seconds for r in results.runs if (r.arm, r.labels) == (name, labels) and r.seconds]
+    of_seeds = case_means(results.scores, name, labels)
     files = sorted((out / "development" / name / f"labels_{labels}").glob("seed_*.json"))
     return Arm(
         name=name,
-        dice=summary.dice.mean,
+        dice=summary.dice,
+        of_seeds=tuple(fmean(cases.values()) for _, cases in sorted(of_seeds.items())),
         development=fmean(read_json_mapping(file)["dice"] for file in files) if files else None,
         minutes=fmean(seconds) / 60 if seconds else None,
         ahead=_turned(differences[0]) if differences else None,
-        drawn=_drawn(results, name, labels) if differences else None,
+        ahead_by_percentiles=_by_percentiles(results, name, labels) if differences else None,
     )
 
 
@@ -116,9 +119,10 @@ def _turned(theirs: Interval) -> Interval:
     return Interval(mean=-theirs.mean, low=-theirs.high, high=-theirs.low)
 
 
-def _drawn(results: Results, name: str, labels: int) -> Interval:
+def _by_percentiles(results: Results, name: str, labels: int) -> Interval:
     """Ours minus theirs."""
-    return percentile_interval(paired_table(results.scores, results.baseline, name, labels))
+    table = paired_table(results.scores, results.baseline, name, labels)
+    return percentile_interval(table, confidence=results.confidence)
 
 
 def _rows(setting: Setting) -> list[tuple[str, ...]]:
@@ -127,14 +131,15 @@ def _rows(setting: Setting) -> list[tuple[str, ...]]:
 
 
 def _row(setting: str, arm: Arm, chosen: bool) -> tuple[str, ...]:
-    ahead = arm.ahead
+    by_percentiles = arm.ahead_by_percentiles
     return (
         setting,
         f"{arm.name} (chosen)" if chosen else arm.name,
-        f"{arm.dice:.3f}",
+        in_brackets(arm.dice),
+        " ".join(f"{dice:.3f}" for dice in arm.of_seeds),
         _told(arm.development, ".3f"),
-        "" if ahead is None else f"{ahead.mean:+.3f}",
-        *("" if found is None else f"{found.low:+.3f} to {found.high:+.3f}" for found in (ahead, arm.drawn)),
+        in_brackets(arm.ahead, "+") if arm.ahead else "",
+        f"[{by_percentiles.low:+.3f}, {by_percentiles.high:+.3f}]" if by_percentiles else "",
         _told(arm.minutes, ".1f"),
     )
 

@@ -1,4 +1,4 @@
-"""How long a training step of the planned U-Net takes, as a user of each tool would start it.
+"""How long a training step takes: of the planned U-Net, as a user of each tool starts it, and of networks.
 
 Each tool runs in processes of its own, in turn, since what one does to the process's memory would meet the
 other: fewvox tries whether to keep it, nnU-Net leaves it to the system. A step is one of the tool's own (loss
@@ -14,7 +14,7 @@ from functools import partial
 from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 
@@ -23,7 +23,6 @@ from ...data.loader import PatchBatch
 from ...data.plan import Plan, Preprocessing, Stride, Training
 from ...data.settings import settings
 from ...data.volume import Shape
-from ...seg.deep_supervision import Heads
 from ...seg.engine.allocator import kept_memory
 from ...seg.engine.loop import whole
 from ...seg.engine.optimisers import build_optimiser
@@ -32,13 +31,15 @@ from ...seg.engine.progress import Progress
 from ...seg.engine.rates import Rates, block_namer
 from ...seg.engine.state import TrainingState
 from ...seg.engine.step import learn
-from ...seg.finetune import FinetuneConfig, resolved_config
+from ...seg.finetune import FinetuneConfig, resolved_config, task_of
 from ...seg.networks.registry import Architecture, architecture_for, build
-from ...seg.supervised import Supervised
-from ...seg.training import accelerated, estimate
+from ...seg.predict import kind_of
+from ...seg.training import choose_device, estimate
 from .figure import Figure
 from .nnunet_trainer import TRAINING, nnunet_step
 
+# after one to warm up
+_STEPS = 5
 _FOUR_POOLINGS: tuple[Stride, ...] = ((2, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 2))
 
 
@@ -50,7 +51,19 @@ class StepSizes:
     strides: tuple[Stride, ...] = _FOUR_POOLINGS
     width: int = 32
     batch: int = 2
-    steps: int = 5
+    steps: int = _STEPS
+
+
+@settings
+class Trained:
+    """A network as it was trained: its plan, and the resolved configuration of the fine-tuning."""
+
+    architecture: Architecture
+    plan: Plan
+    config: FinetuneConfig
+
+
+What = TypeVar("What")
 
 
 @settings
@@ -66,7 +79,7 @@ def step_figures(runs: int, sizes: StepSizes | None = None) -> list[Figure]:
     sizes = sizes or StepSizes()
     tools = {"ours": our_steps, **({"theirs": nnunet_steps} if find_spec("nnunetv2") else {})}
     found = _in_turn({tool: partial(_apart, steps, sizes) for tool, steps in tools.items()}, runs)
-    millions = parameters(sizes) / 1e6
+    millions = parameters(architecture_for(plan_of(sizes))) / 1e6
     work = f"a step of the planned U-Net ({millions:.1f} M), batch {sizes.batch} of {sizes.patch}"
     return [
         _figure(work, {tool: [t.seconds for t in taken] for tool, taken in found.items()}, "s", "step"),
@@ -93,9 +106,9 @@ def _figure(work: str, found: dict[str, list[float]], unit: Literal["s", "peak b
     )
 
 
-def seconds_of_networks(networks: Mapping[str, tuple[Architecture, Plan]], runs: int) -> dict[str, float]:
-    """Seconds of a step of each network with its plan's patch and batch, medians over processes."""
-    found = _in_turn({name: partial(_apart, steps_of, *what) for name, what in networks.items()}, runs)
+def seconds_of(trainings: Mapping[str, Trained], runs: int) -> dict[str, float]:
+    """Seconds of a step of each training, medians over processes."""
+    found = _in_turn({name: partial(_apart, steps_of, what) for name, what in trainings.items()}, runs)
     return {name: statistics.median(t.seconds for t in taken) for name, taken in found.items()}
 
 
@@ -107,41 +120,46 @@ def _in_turn(measured: Mapping[str, Callable[[], Taken]], runs: int) -> dict[str
     return found
 
 
-def _apart(steps: Callable[..., Taken], *what: object) -> Taken:
+def _apart(steps: Callable[[What], Taken], what: What) -> Taken:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        return process.submit(steps, *what).result()
+        return process.submit(steps, what).result()
 
 
 def our_steps(sizes: StepSizes) -> Taken:
-    """Steps of a fine-tuning of the U-Net."""
-    plan = _plan(sizes)
-    return steps_of(architecture_for(plan), plan, sizes.steps)
-
-
-def steps_of(architecture: Architecture, plan: Plan, steps: int = 5) -> Taken:
-    """Steps of a fine-tuning with its defaults."""
+    """Steps of a fine-tuning of the U-Net with its defaults on the CPU."""
+    plan = plan_of(sizes)
     config = resolved_config(FinetuneConfig(steps=1000, device="cpu"), plan, 1)
-    network = build(architecture, 0)
-    heads = Heads(network, architecture.in_channels, plan.training.patch, 0)
-    task = accelerated(Supervised(network, loss=config.loss, heads=heads), network, config)
+    return steps_of(Trained(architecture=architecture_for(plan), plan=plan, config=config), sizes.steps)
+
+
+def steps_of(trained: Trained, steps: int = _STEPS) -> Taken:
+    """Steps of a fine-tuning on a batch of noise, whose patch and size are the plan's."""
+    architecture, plan, config = trained.architecture, trained.plan, trained.config
+    device = choose_device(config.device)
+    network = build(architecture, 0).to(device)
+    task = task_of(network, architecture.in_channels, plan, None, config)
     optimiser = build_optimiser(task, config.optimizer, block_namer(task, network))
     state = TrainingState(
         task=task,
         network=network,
         optimiser=optimiser,
-        precision=Precision(config.precision, torch.device("cpu")),
+        precision=Precision(config.precision, device),
         average=None,
         progress=Progress(),
     )
     rates = Rates(optimiser, network, config.schedule, whole(config.steps))
     images, labels = batch_of(plan)
-    batch = PatchBatch(images=images, labels=labels[:, 0], cases=("a",) * len(images))
+    overlapping = kind_of(plan) == "overlapping"
+    labels = labels.expand(-1, architecture.classes, -1, -1, -1) if overlapping else labels[:, 0]
+    batch = PatchBatch(images=images, labels=labels, cases=("a",) * len(images))
     needs = estimate(task, network, batch, config)
 
     def step(number: int) -> None:
         rates.set(number)
         task.train()
-        learn(state, [batch], number, 1, config.clip_norm)
+        learn(state, [batch] * config.accumulate, number, config.accumulate, config.clip_norm)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
 
     with kept_memory(needs.keep_memory):
         return _taken(step, steps)
@@ -149,16 +167,15 @@ def steps_of(architecture: Architecture, plan: Plan, steps: int = 5) -> Taken:
 
 def nnunet_steps(sizes: StepSizes) -> Taken:
     """Steps of nnU-Net's trainer on the CPU."""
-    plan = _plan(sizes)
+    plan = plan_of(sizes)
     with tempfile.TemporaryDirectory() as folder:
         return _taken(nnunet_step(Path(folder), plan, *batch_of(plan)), sizes.steps)
 
 
-def parameters(sizes: StepSizes) -> int:
-    """How many the network of a plan has."""
+def parameters(architecture: Architecture) -> int:
+    """How many a network has."""
     with torch.device("meta"):
-        network = build(architecture_for(_plan(sizes)))
-    return sum(p.numel() for p in network.parameters())
+        return sum(p.numel() for p in build(architecture).parameters())
 
 
 def batch_of(plan: Plan) -> tuple[torch.Tensor, torch.Tensor]:
@@ -168,7 +185,8 @@ def batch_of(plan: Plan) -> tuple[torch.Tensor, torch.Tensor]:
     return images, (images[:, :1] > 1).long()
 
 
-def _plan(sizes: StepSizes) -> Plan:
+def plan_of(sizes: StepSizes) -> Plan:
+    """Of one channel and two classes."""
     how = Preprocessing(
         unit=None, spacing=None, orientation="stored", channels=("image",), normalisation=("zscore",)
     )

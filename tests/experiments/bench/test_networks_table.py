@@ -6,7 +6,7 @@ import pytest
 from fewvox.data.errors import UserError
 from fewvox.experiments.bench import training_steps
 from fewvox.experiments.bench.networks_table import table
-from fewvox.experiments.bench.training_steps import Taken
+from fewvox.experiments.bench.training_steps import Taken, steps_of
 from fewvox.experiments.compare import run_comparison
 from fewvox.experiments.comparison import Arm, ComparisonConfig
 from fewvox.experiments.results import write_results
@@ -30,7 +30,7 @@ def finished(tmp_path_factory, nifti_folder):
         compare_networks=True,
         arms={"unet": Arm(), "deep": Arm(finetune={"network": "residual_unet"})},
         width=4,
-        finetune={"steps": 3, "batch": 1, "patch": [8, 16, 8], "device": "cpu"},
+        finetune={"steps": 3, "batch": 1, "patch": [8, 16, 8], "device": "cpu", "checkpointing": True},
         pictures=0,
     )
     return run_comparison(config, folder / "out", "test")
@@ -41,11 +41,12 @@ def measured(monkeypatch):
     """The networks whose steps were measured, in turn."""
     seen = []
 
-    def apart(steps, architecture, plan):
-        assert plan.training.patch == (8, 16, 8)
-        assert plan.training.batch == 1
-        seen.append(architecture)
-        return Taken(seconds=SECONDS[architecture.name], peak_bytes=1)
+    def apart(steps, trained):
+        assert steps is steps_of
+        assert (trained.plan.training.patch, trained.plan.training.batch) == ((8, 16, 8), 1)
+        assert trained.config.checkpointing
+        seen.append(trained.architecture)
+        return Taken(seconds=SECONDS[trained.architecture.name], peak_bytes=1)
 
     monkeypatch.setattr(training_steps, "_apart", apart)
     return seen
@@ -66,12 +67,24 @@ def test_each_network_has_its_parameters_step_and_dice(finished, measured):
     assert rows[2][5] == ""
 
 
-def test_a_network_that_failed_has_no_table(finished, measured, tmp_path):
-    runs = [
-        replace(r, status="failed", error="no memory") if r.arm == "deep" else r
-        for r in finished.results.runs
-    ]
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"status": "failed", "error": "no memory"}, "deep: no memory"),
+        ({"stage": "foreign"}, "deep: masks that were not trained"),
+    ],
+)
+def test_what_is_no_finished_network_has_no_table(finished, measured, tmp_path, change, told):
+    runs = [replace(r, **change) if r.arm == "deep" else r for r in finished.results.runs]
     write_results(replace(finished.results, runs=tuple(runs)), tmp_path)
-    with pytest.raises(UserError, match="deep: no memory"):
+    with pytest.raises(UserError, match=told):
+        table(tmp_path)
+    assert not measured
+
+
+def test_a_comparison_of_something_else_has_no_such_table(finished, measured, tmp_path):
+    config = {**finished.results.config, "compare_networks": False}
+    write_results(replace(finished.results, config=config), tmp_path)
+    with pytest.raises(UserError, match="a comparison of something else"):
         table(tmp_path)
     assert not measured

@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from dataclasses import replace
+from statistics import fmean
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from fewvox.experiments.bench.nnunet_table import settings_in, table
 from fewvox.experiments.bench.nnunet_training import dataset_for, epochs_of, plans_for, train
 from fewvox.experiments.compare import Bench, run_comparison
 from fewvox.experiments.comparison import Arm, Cell, ComparisonConfig, cells, finetune_config, read_config
-from fewvox.experiments.paired_tests import paired_table, percentile_interval
+from fewvox.experiments.paired_tests import case_means, paired_table, percentile_interval
 from fewvox.experiments.results import write_results
 from fewvox.seg.export.nnunet_plans import CONFIGURATION
 
@@ -117,9 +118,9 @@ def test_the_validation_cases_of_many_labels_train_nnunet_too(config, tmp_path):
 
 @pytest.fixture(scope="module")
 def finished(config, tmp_path_factory):
-    """A whole comparison at 1 label; do not write into it."""
+    """A whole comparison at 1 label, of 90 % intervals; do not write into it."""
     out = tmp_path_factory.mktemp("finished") / "out"
-    small = replace(config, label_counts=(1,), finetune={**config.finetune, "steps": 3})
+    small = replace(config, label_counts=(1,), confidence=0.9, finetune={**config.finetune, "steps": 3})
     run_all(small, out, Fake())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compare, "sights", lambda *_: [])
@@ -140,9 +141,12 @@ def test_masks_lie_as_their_images_do_and_are_scored(finished, data):
 def test_the_table_tells_our_dice_minus_theirs(finished):
     told = table(settings_in(finished.path))
     difference = next(d for d in finished.results.differences if d.arm == "nnunet-sgd").dice
-    drawn = percentile_interval(paired_table(finished.results.scores, "nnunet-sgd", "fewvox", 1))
-    intervals = [f"{-found.high:+.3f} to {-found.low:+.3f}" for found in (difference, drawn)]
-    assert f"{-difference.mean:+.3f} | {' | '.join(intervals)} |" in told
+    table_of = paired_table(finished.results.scores, "nnunet-sgd", "fewvox", 1)
+    drawn = percentile_interval(table_of, confidence=0.9)
+    both = (f"[{-found.high:+.3f}, {-found.low:+.3f}]" for found in (difference, drawn))
+    assert f"| {-difference.mean:+.3f} {' | '.join(both)} |" in told
+    per_seed = case_means(finished.results.scores, "nnunet-sgd", 1)
+    assert f"| {' '.join(f'{fmean(per_seed[seed].values()):.3f}' for seed in (0, 1))} |" in told
     assert told.endswith(f"minus the chosen nnU-Net: {-difference.mean:+.3f}.")
 
 

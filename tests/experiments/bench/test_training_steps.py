@@ -1,8 +1,23 @@
 """A training step beside nnU-Net's: what is measured of ours, and what is told where nnU-Net is not there."""
 
+from dataclasses import replace
+
 import pytest
+from fewvox.data.labels import LabelTable
 from fewvox.experiments.bench import training_steps
-from fewvox.experiments.bench.training_steps import StepSizes, Taken, nnunet_steps, our_steps, step_figures
+from fewvox.experiments.bench.training_steps import (
+    StepSizes,
+    Taken,
+    Trained,
+    nnunet_steps,
+    our_steps,
+    parameters,
+    plan_of,
+    seconds_of,
+    step_figures,
+)
+from fewvox.seg.finetune import FinetuneConfig, resolved_config
+from fewvox.seg.networks.registry import architecture_for
 
 SIZES = StepSizes(patch=(8, 8, 8), strides=((2, 2, 2),), width=4, batch=1, steps=2)
 
@@ -38,4 +53,15 @@ def test_without_nnunet_ours_alone_is_measured_and_it_is_told_how_to_install_it(
 
 
 def test_the_network_is_nnunets_plan_for_cubes_of_64():
-    assert 16.4e6 < training_steps.parameters(StepSizes()) < 16.6e6
+    assert 16.4e6 < parameters(architecture_for(plan_of(StepSizes()))) < 16.6e6
+
+
+@pytest.mark.parametrize("kind", ["classes", "overlapping"])
+def test_a_network_is_measured_as_it_was_trained(kind):
+    """In a process of its own, to which it is sent: two channels, three classes, two batches in a step."""
+    plan = plan_of(SIZES)
+    how = replace(plan.preprocessing, channels=("a", "b"), normalisation=("zscore", "zscore"))
+    plan = replace(plan, preprocessing=how, labels=LabelTable(kind=kind, values=(0, 1, 2)))
+    config = resolved_config(FinetuneConfig(steps=10, device="cpu", accumulate=2), plan, 1)
+    trained = Trained(architecture=architecture_for(plan, "residual_unet"), plan=plan, config=config)
+    assert seconds_of({"a": trained}, 1)["a"] > 0
