@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from ..data.atomic import write_text
+from ..data.errors import UserError
 from ..data.settings import plain, read_json, settings
 from ..seg.metrics import METRICS, MaskScores
 
@@ -176,5 +177,13 @@ def write_results(results: Results, folder: Path) -> None:
 
 
 def read_results(folder: Path) -> Results:
-    """What `write_results` wrote."""
-    return read_json(folder / "results.json", Results)
+    """What `write_results` wrote; raises UserError where there is nothing, or it is not whole."""
+    file = folder / "results.json"
+    if not file.exists():
+        raise UserError(
+            folder,
+            found="no results.json",
+            rule="A comparison writes its results when all of its cells were run",
+            remedy="Check the folder, or run `fewvox compare` with it as --out, which goes on from there",
+        )
+    return read_json(file, Results)

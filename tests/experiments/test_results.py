@@ -5,6 +5,7 @@ import json
 from dataclasses import replace
 
 import pytest
+from fewvox.data.errors import UserError
 from fewvox.data.settings import SettingsError
 from fewvox.experiments.results import Curve, Results, RunRecord, Score, read_results, write_results
 
@@ -76,6 +77,11 @@ def test_results_of_another_version_are_refused(results, tmp_path):
     values = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     (tmp_path / "results.json").write_text(json.dumps({**values, "version": 2}))
     with pytest.raises(SettingsError, match="'version' is 2"):
+        read_results(tmp_path)
+
+
+def test_an_unfinished_comparison_has_no_results(tmp_path):
+    with pytest.raises(UserError, match=r"no results\.json.*fewvox compare"):
         read_results(tmp_path)
 
 
